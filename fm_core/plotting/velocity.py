@@ -1,0 +1,222 @@
+"""Two views of a velocity field on images: arrows over the digit, and the exact signed image.
+
+The velocity of a 28 × 28 image is a direction in 784 dimensions: one number per pixel, how fast that pixel's grey level
+rises. No arrow in the plane is that vector. The arrows here are the spatial gradient of the block-averaged velocity
+image: they point from where ink leaves to where ink arrives, which the eye reads as ink on the move. They are not the
+velocity of particles in the plane. The exact view is the signed velocity image, shown beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fm_core.plotting._arrays import as_array, as_image, as_snapshots
+from fm_core.plotting.style import ARROW_COLOR, CARD, DIGIT_CMAP, VELOCITY_CMAP
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+    from matplotlib.quiver import Quiver
+
+__all__ = ["block_average", "ink_arrows", "plot_state", "plot_trajectory", "plot_velocity"]
+
+
+def block_average(image: Any, factor: int = 4) -> np.ndarray:
+    """Mean over blocks of ``factor × factor`` pixels, ``(…, H // factor, W // factor)``.
+
+    Rows and columns at the bottom and at the right that fill no whole block are cropped.
+
+    Args:
+        image: ``(…, H, W)``.
+        factor: side of a block in pixels, from 1 to the shorter side of the image.
+
+    Raises:
+        ValueError: a factor that fits no block into the image.
+
+    Explained in the chapter *Seeing the velocity field*.
+    """
+    x = as_array(image)
+    if x.ndim < 2:
+        raise ValueError(f"image has shape {x.shape}; it needs the axes (…, H, W).")
+    height, width = x.shape[-2:]
+    if factor != int(factor) or not 1 <= factor <= min(height, width):
+        raise ValueError(
+            f"factor={factor} fits no block into an image of {height} × {width} pixels; choose a whole number from 1 "
+            f"to {min(height, width)}."
+        )
+    factor = int(factor)
+    rows, columns = height // factor, width // factor
+    x = x[..., : rows * factor, : columns * factor]
+    return x.reshape(*x.shape[:-2], rows, factor, columns, factor).mean(axis=(-3, -1))
+
+
+def ink_arrows(velocity: Any, factor: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Arrows that point where ink arrives: the spatial gradient of the block-averaged velocity image.
+
+    ``(dx, dy) = ∇ (block average of v)``, by central differences inside and one-sided ones at the border. An arrow
+    points towards rising velocity, that is, away from pixels that darken and to pixels that brighten. It is not the
+    velocity of a particle in the plane; the field itself has one component per pixel, 784 for a digit.
+
+    Args:
+        velocity: ``(…, H, W)``, grey levels per unit time (black to white is 2).
+        factor: side of a block in pixels; the image must hold at least 2 × 2 blocks.
+
+    Returns:
+        ``xs`` and ``ys``, ``(rows, columns)``, block centres in pixels, where a whole number is the centre of a pixel;
+        ``dx`` and ``dy``, ``(…, rows, columns)``, grey levels per unit time and pixel. The y axis points down, as in
+        an image: ``dy > 0`` is an arrow downwards.
+
+    Raises:
+        ValueError: fewer than 2 × 2 blocks, or a factor that fits no block.
+
+    Explained in the chapter *Seeing the velocity field*.
+    """
+    blocks = block_average(velocity, factor)
+    rows, columns = blocks.shape[-2:]
+    if min(rows, columns) < 2:
+        raise ValueError(
+            f"factor={factor} leaves {rows} × {columns} blocks of the velocity image; a gradient needs at least 2 × 2. "
+            "Choose a smaller factor."
+        )
+    dy, dx = np.gradient(blocks, float(factor), axis=(-2, -1))
+    centre = (factor - 1) / 2
+    xs, ys = np.meshgrid(np.arange(columns) * factor + centre, np.arange(rows) * factor + centre)
+    return xs, ys, dx, dy
+
+
+def plot_state(
+    ax: Axes, x: Any, velocity: Any, factor: int = 4, *, reference: float | None = None, color: str = ARROW_COLOR
+) -> Quiver:
+    """Draw a state in grey with its ink arrows.
+
+    The arrows are the gradient of the block-averaged velocity, pointing where ink arrives; they are not a particle
+    velocity in the plane. For the exact field see ``plot_velocity``.
+
+    Args:
+        ax: where to draw.
+        x: the state, ``(H, W)`` or ``(1, H, W)``, pixels in [-1, 1].
+        velocity: same shape, grey levels per unit time.
+        factor: side of a block in pixels.
+        reference: the gradient, in grey levels per unit time and pixel, whose arrow is 1.3 blocks long; by default
+            the largest in this field. Arrows below 8 % of it are left out. Give the same number to panels that are
+            compared.
+        color: of the arrows.
+
+    Raises:
+        ValueError: images of different shapes, and what ``ink_arrows`` refuses.
+
+    Explained in the chapter *Seeing the velocity field*.
+    """
+    state, field = as_image(x, "x"), as_image(velocity, "velocity")
+    if state.shape != field.shape:
+        raise ValueError(f"x has shape {state.shape} and velocity {field.shape}; each pixel needs its velocity.")
+    xs, ys, dx, dy = ink_arrows(field, factor)
+    strength = np.hypot(dx, dy)
+    reference = float(strength.max()) if reference is None else reference
+    if not reference > 0:
+        reference = 1.0  # a field without gradient has no arrows
+    shown = strength >= 0.08 * reference
+    ax.imshow(state, cmap=DIGIT_CMAP, vmin=-1, vmax=1, interpolation="nearest")
+    _bare(ax)
+    arrows = ax.quiver(
+        xs[shown], ys[shown], dx[shown], dy[shown], color=color, edgecolor="black", linewidth=0.3, pivot="mid",
+        angles="xy", scale_units="xy", scale=reference / (1.3 * factor), units="xy", width=0.125 * factor, headwidth=4,
+        headlength=4.4, headaxislength=4, minshaft=1.2, minlength=0, clip_on=False,
+    )  # fmt: skip
+    arrows.set_in_layout(False)
+    return arrows
+
+
+def plot_velocity(ax: Axes, velocity: Any, *, limit: float | None = None, colorbar: bool = True) -> AxesImage:
+    """Draw the exact view: the signed velocity image on a diverging map centred at 0.
+
+    Red pixels brighten (ink arrives), blue pixels darken (ink leaves). All 784 components are shown, one per pixel.
+
+    Args:
+        ax: where to draw.
+        velocity: ``(H, W)`` or ``(1, H, W)``, grey levels per unit time (black to white is 2).
+        limit: the colour map spans [-limit, limit]; by default the largest absolute value.
+        colorbar: whether to draw a colour bar.
+
+    Raises:
+        ValueError: more than one image, or a limit that is not positive.
+
+    Explained in the chapter *Seeing the velocity field*.
+    """
+    field = as_image(velocity, "velocity")
+    if limit is None:
+        limit = float(np.abs(field).max()) or 1.0
+    if not limit > 0:
+        raise ValueError(f"limit={limit}; the colour map spans [-limit, limit], so it must be positive.")
+    picture = ax.imshow(field, cmap=VELOCITY_CMAP, vmin=-limit, vmax=limit, interpolation="nearest")
+    _bare(ax)
+    if colorbar:
+        _colorbar(ax.figure, picture, [ax])
+    return picture
+
+
+def plot_trajectory(
+    trajectory: Any,
+    index: int = 0,
+    times: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
+    *,
+    factor: int = 4,
+    width: float = 8.0,
+) -> Figure:
+    """Draw one sample over time: above the state with its ink arrows, below the exact signed velocity.
+
+    Arrow lengths and colours share one scale over all times. Above, the arrows are the gradient of the block-averaged
+    velocity, pointing where ink arrives, not a particle velocity in the plane; below stand all 784 components.
+
+    Args:
+        trajectory: with ``.t`` (T,), ``.x`` and ``.velocity`` (T, B, 1, H, W), as ``fm_core.solve`` gives it.
+        index: which sample of the batch.
+        times: times to show; the nearest recorded snapshot stands for each, and its own t is written above it.
+        factor: side of a block in pixels.
+        width: of the figure, in inches; the height follows.
+
+    Raises:
+        ValueError: no times, a trajectory without velocities, or an index outside the batch.
+
+    Explained in the chapter *Seeing the velocity field*.
+    """
+    import matplotlib.pyplot as plt
+
+    t, x, velocity = as_snapshots(trajectory, with_velocity=True)
+    if not -x.shape[1] <= index < x.shape[1]:
+        raise ValueError(f"index={index} is outside the batch of {x.shape[1]} samples.")
+    if len(times) == 0:
+        raise ValueError("times is empty; name at least one t to show.")
+    chosen = [int(np.abs(t - time).argmin()) for time in times]
+    states, fields = x[chosen, index], velocity[chosen, index]
+    _, _, dx, dy = ink_arrows(fields, factor)
+    reference, limit = float(np.hypot(dx, dy).max()), float(np.abs(fields).max()) or 1.0
+    side = (width - 2.2) / len(chosen)
+    figure, axes = plt.subplots(
+        2, len(chosen), figsize=(width, 2 * side * x.shape[2] / x.shape[3] + 0.4), squeeze=False, layout="compressed"
+    )
+    figure.set_facecolor(CARD)
+    for column, k in enumerate(chosen):
+        plot_state(axes[0, column], states[column], fields[column], factor, reference=reference)
+        picture = plot_velocity(axes[1, column], fields[column], limit=limit, colorbar=False)
+        axes[0, column].set_title(f"t = {t[k]:.2f}", loc="center")
+    axes[0, 0].set_ylabel("state and\nink arrows", rotation=0, ha="right", va="center")
+    axes[1, 0].set_ylabel("velocity,\npixel by pixel", rotation=0, ha="right", va="center")
+    _colorbar(figure, picture, list(axes[1]))
+    return figure
+
+
+def _bare(ax: Axes) -> None:
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+
+
+def _colorbar(figure: Figure, picture: AxesImage, axes: list[Axes]) -> None:
+    bar = figure.colorbar(picture, ax=axes, fraction=0.05, pad=0.02)
+    bar.set_label("grey levels\nper unit time")
+    bar.outline.set_visible(False)

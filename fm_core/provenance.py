@@ -1,0 +1,62 @@
+"""What a number was made with: commit, versions, device. Recorded beside every run and every published result."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["device_name", "git_commit", "provenance", "resolve_device"]
+
+PACKAGES = ("fm-core", "torch", "torchvision", "numpy")
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """The device to compute on; ``"auto"`` takes a CUDA GPU, then Apple's, then the CPU.
+
+    Args:
+        device: ``"auto"`` or anything that ``torch.device`` takes.
+    """
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """A readable name of a device, such as ``"cpu (Intel(R) Xeon(R) Processor, 2 threads)"``."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    return f"cpu ({model}, {torch.get_num_threads()} threads)"
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout this package runs from, with ``-dirty`` where files differ; None without git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Commit, versions and device as a JSON-ready dictionary."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # run from a checkout that was not installed
+            versions[package] = "not installed"
+    return {"git_commit": git_commit(), "device": device_name(device), "versions": versions}

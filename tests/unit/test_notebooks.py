@@ -1,0 +1,127 @@
+"""The chapters as files: tidy, in step with pyproject.toml and _toc.yml, and built on public names only."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from pathlib import Path
+from types import ModuleType
+
+import nbformat
+import notebooks
+import pytest
+import yaml
+
+ROOT = notebooks.ROOT
+CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
+LONGEST_CELL = 25  # lines
+
+each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+
+
+def code_of(cell: nbformat.NotebookNode) -> ast.Module:
+    """The cell's syntax tree; magics, which are not Python, count as `pass`."""
+    return ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", cell.source, flags=re.MULTILINE))
+
+
+def private_names(tree: ast.AST) -> list[str]:
+    """What the code takes from `fm_core` that is not public there: not in the `__all__` of its module."""
+    found: list[str] = []
+    known: dict[str, object] = {}  # local name -> module or object of fm_core
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "fm_core":
+                    importlib.import_module(alias.name)
+                    bound = alias.name if alias.asname else "fm_core"
+                    known[alias.asname or bound] = importlib.import_module(bound)
+                    found += [alias.name] if "._" in alias.name else []
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fm_core":
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                if alias.name not in module.__all__ or "._" in node.module:
+                    found.append(f"{node.module}.{alias.name}")
+                else:
+                    known[alias.asname or alias.name] = getattr(module, alias.name)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in known:
+            owner = known[node.value.id]
+            public = getattr(owner, "__all__", None) if isinstance(owner, ModuleType) else None
+            if node.attr.startswith("_") or (public is not None and node.attr not in public):
+                found.append(f"{node.value.id}.{node.attr}")
+    return found
+
+
+def test_the_notebooks_are_tidy_and_the_address_is_in_step() -> None:
+    outdated = [str(path.relative_to(ROOT)) for path in notebooks.changes()]
+    assert not outdated, f"run `python tools/notebooks.py`: it would change {', '.join(outdated)}"
+
+
+def test_every_chapter_is_in_the_table_of_contents_and_there() -> None:
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    listed = [entry["file"] for part in contents["parts"] for entry in part["chapters"]]
+    there = [f"book/{path.stem}" for path in CHAPTERS]
+    assert sorted(listed) == there
+    assert listed == sorted(listed), "chapters are numbered in the order in which they are read"
+
+
+@each_chapter
+def test_the_file_is_a_valid_notebook_without_outputs(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
+
+
+@each_chapter
+def test_it_opens_with_the_install_cell_and_a_title(path: Path) -> None:
+    cells = nbformat.read(path, as_version=4).cells
+    assert cells[0] == nbformat.from_dict(notebooks.first_cell(notebooks.repository())) | {"source": cells[0].source}
+    assert cells[0].source == notebooks.FIRST_CELL.format(repository=notebooks.repository())
+    assert cells[1].cell_type == "markdown"
+    assert re.match(r"(\([\w-]+\)=\n)?# \S", cells[1].source), "the second cell starts with the chapter's title"
+
+
+@each_chapter
+def test_no_code_cell_is_long(path: Path) -> None:
+    cells = nbformat.read(path, as_version=4).cells
+    long = {cell.id: len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code"}
+    assert {name: lines for name, lines in long.items() if lines > LONGEST_CELL} == {}
+
+
+@each_chapter
+def test_it_uses_public_names_of_the_package_only(path: Path) -> None:
+    cells = nbformat.read(path, as_version=4).cells
+    body = [node for cell in cells if cell.cell_type == "code" for node in code_of(cell).body]
+    assert private_names(ast.Module(body=body, type_ignores=[])) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from fm_core.scale import T",
+        "from fm_core import os",
+        "import fm_core\nfm_core._HOME",
+        "import fm_core.scale as s\ns.os.environ",
+        "from fm_core.scale import scaled\nscaled.__wrapped__",
+    ],
+)
+def test_the_check_for_public_names_sees_private_ones(code: str) -> None:
+    assert private_names(ast.parse(code))
+
+
+def test_the_check_for_public_names_lets_public_ones_pass() -> None:
+    code = "import fm_core\nfrom fm_core import scale\nscale.scaled\nfm_core.solve"
+    assert private_names(ast.parse(code)) == []
+
+
+def test_tidying_strips_outputs_and_repairs_the_first_cell() -> None:
+    cell = {"cell_type": "code", "id": "a", "metadata": {}, "source": "1 + 1", "execution_count": 3, "outputs": [{}]}
+    book = {"cells": [cell], "metadata": {"widgets": {}}, "nbformat": 4, "nbformat_minor": 5}
+    text = notebooks.tidy(notebooks.json.dumps(book), "https://example.org/a/b")
+    first, second = notebooks.json.loads(text)["cells"]
+    assert "".join(first["source"]).endswith("%pip install -q git+https://example.org/a/b")
+    assert (second["outputs"], second["execution_count"], second["source"]) == ([], None, ["1 + 1"])
+    assert notebooks.tidy(text, "https://example.org/a/b") == text

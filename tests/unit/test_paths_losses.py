@@ -1,0 +1,93 @@
+"""The straight path and the loss on it."""
+
+import pytest
+import torch
+
+from fm_core.losses import flow_matching_loss
+from fm_core.paths import expand_time, independent_coupling, straight_path
+
+
+@pytest.mark.parametrize("shape", [(5, 2), (5, 1, 28, 28), (5,)])
+def test_path_meets_both_ends_and_moves_at_constant_speed(shape):
+    x_0, x_1 = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+    at = {t: straight_path(x_0, x_1, torch.full((5,), t, dtype=torch.float64)) for t in (0.0, 0.25, 1.0)}
+    assert torch.equal(at[0.0].x_t, x_0)
+    assert torch.equal(at[1.0].x_t, x_1)
+    torch.testing.assert_close(at[0.25].x_t, 0.75 * x_0 + 0.25 * x_1)
+    assert all(torch.equal(p.dx_t, x_1 - x_0) for p in at.values())
+
+
+def test_velocity_is_the_derivative_of_the_path():
+    x_0, x_1 = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    t = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
+    _, derivative = torch.autograd.functional.jvp(lambda s: straight_path(x_0, x_1, s).x_t, t, torch.ones_like(t))
+    torch.testing.assert_close(derivative, straight_path(x_0, x_1, t).dx_t)
+
+
+def test_path_sample_is_frozen():
+    sample = straight_path(torch.zeros(2, 2), torch.ones(2, 2), torch.tensor(0.5))
+    assert sample.t.tolist() == [0.5, 0.5]
+    with pytest.raises(AttributeError):
+        sample.t = torch.zeros(2)
+
+
+def test_path_errors_name_both_shapes():
+    with pytest.raises(ValueError, match=r"x_0 has shape \(2, 2\) and x_1 has shape \(3, 2\)"):
+        straight_path(torch.zeros(2, 2), torch.zeros(3, 2), torch.tensor(0.5))
+    with pytest.raises(ValueError, match=r"t has shape \(3,\) and x has shape \(2, 1, 4, 4\)"):
+        expand_time(torch.rand(3), torch.zeros(2, 1, 4, 4))
+    with pytest.raises(ValueError, match=r"t spans \[-0.5, 0.5\]"):
+        straight_path(torch.zeros(2, 2), torch.zeros(2, 2), torch.tensor([-0.5, 0.5]))
+
+
+def test_loss_of_the_true_conditional_velocity_is_zero():
+    x_1, x_0, t = torch.randn(6, 3), torch.randn(6, 3), torch.rand(6)
+    assert flow_matching_loss(lambda x, s: x_1 - x_0, x_1, x_0=x_0, t=t) == 0
+
+
+def test_loss_agrees_with_its_definition_and_its_parts():
+    x_1, x_0, t = torch.randn(6, 1, 4, 4), torch.randn(6, 1, 4, 4), torch.rand(6)
+
+    def velocity(x, s):
+        return x * s[:, None, None, None]
+
+    s = t[:, None, None, None]
+    error = (((1 - s) * x_0 + s * x_1) * s - (x_1 - x_0)).square()
+    torch.testing.assert_close(flow_matching_loss(velocity, x_1, x_0=x_0, t=t), error.mean())
+    each = flow_matching_loss(velocity, x_1, x_0=x_0, t=t, reduction="none")
+    torch.testing.assert_close(each, error.mean(dim=(1, 2, 3)))
+
+
+def test_minimum_of_the_loss_is_known_for_one_data_point():
+    """All lines end in one point a, so v*(x, t) = (a - x) / (1 - t) is exact and its loss is zero."""
+    a = torch.tensor([[2.0, -1.0]])
+    loss = flow_matching_loss(lambda x, t: (a - x) / (1 - t)[:, None], a.expand(64, 2), t=torch.linspace(0, 0.9, 64))
+    assert loss.item() < 1e-9
+
+
+def test_draws_follow_the_generator():
+    x_1 = torch.randn(8, 2)
+    losses = [
+        flow_matching_loss(lambda x, t: x, x_1, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_coupling_is_applied_before_the_path():
+    x_1, x_0, t = torch.randn(4, 2), torch.randn(4, 2), torch.rand(4)
+    seen = {}
+
+    def velocity(x, s):
+        seen["x"] = x
+        return torch.zeros_like(x)
+
+    flow_matching_loss(velocity, x_1, x_0=x_0, t=t, coupling=lambda a, b: (a.flip(0), b))
+    torch.testing.assert_close(seen["x"], straight_path(x_0.flip(0), x_1, t).x_t)
+    assert independent_coupling(x_0, x_1) == (x_0, x_1)
+
+
+def test_loss_errors():
+    with pytest.raises(ValueError, match="reduction='sum': choose 'mean' or 'none'"):
+        flow_matching_loss(lambda x, t: x, torch.zeros(2, 2), reduction="sum")
+    with pytest.raises(ValueError, match=r"gave shape \(2, 1\) for x of shape \(2, 2\)"):
+        flow_matching_loss(lambda x, t: x[:, :1], torch.zeros(2, 2))

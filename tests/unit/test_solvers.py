@@ -1,0 +1,577 @@
+"""Solvers against exact solutions, against two independent implementations, and their error messages."""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from flow_matching.solver import ODESolver
+from flow_matching.utils import ModelWrapper
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torchdiffeq import odeint
+
+from fm_core.models import BaseUNet, ResidualUNet
+from fm_core.solvers import (
+    TABLEAUX,
+    Tableau,
+    from_torchdiffeq,
+    paced_grid,
+    solve,
+    uniform_grid,
+)
+
+FIXED = tuple(TABLEAUX)
+METHODS = (*FIXED, "dopri5")
+
+# What torchdiffeq calls "rk4" is Kutta's other method of order 4, the 3/8 rule.
+THREE_EIGHTHS = Tableau(
+    a=((), (1 / 3,), (-1 / 3, 1.0), (1.0, -1.0, 1.0)),
+    b=(1 / 8, 3 / 8, 3 / 8, 1 / 8),
+    c=(0.0, 1 / 3, 2 / 3, 1.0),
+    order=4,
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def pull(x, t):
+    """dx/dt = -2 t x + cos(t), an equation that depends on both x and t."""
+    return -2 * t * x + torch.cos(t)
+
+
+def growth(x, t):
+    """dx/dt = x cos(t), whose solution is x(0) exp(sin t)."""
+    return x * torch.cos(t)
+
+
+def turn(x, t):
+    """Rotation of the plane, one radian per unit of time."""
+    return torch.stack([-x[:, 1], x[:, 0]], dim=1)
+
+
+class Counted:
+    """A velocity that remembers the times and states it was asked for."""
+
+    def __init__(self, velocity):
+        self.velocity, self.times, self.states = velocity, [], []
+
+    def __call__(self, x, t):
+        self.times.append(t)
+        self.states.append(x.clone())
+        return self.velocity(x, t)
+
+
+@pytest.fixture(scope="module", params=["base", "residual"])
+def network(request):
+    torch.manual_seed(0)
+    return {"base": BaseUNet, "residual": ResidualUNet}[request.param](widths=(8, 16), time_dim=32).eval()
+
+
+@pytest.fixture(scope="module")
+def noise():
+    return torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+
+
+# --- tableaux ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_tableau_meets_the_order_conditions(name):
+    tableau = TABLEAUX[name]
+    s = tableau.stages
+    a = np.zeros((s, s))
+    for i, row in enumerate(tableau.a):
+        a[i, : len(row)] = row
+    b, c = np.array(tableau.b), np.array(tableau.c)
+    np.testing.assert_allclose(a.sum(axis=1), c, atol=1e-15)
+    conditions = {  # order: pairs of a sum and its value
+        1: [(b.sum(), 1)],
+        2: [(b @ c, 1 / 2)],
+        3: [(b @ c**2, 1 / 3), (b @ a @ c, 1 / 6)],
+        4: [(b @ c**3, 1 / 4), (b @ (c * (a @ c)), 1 / 8), (b @ a @ c**2, 1 / 12), (b @ a @ a @ c, 1 / 24)],
+    }
+    for order, pairs in conditions.items():
+        for got, wanted in pairs:
+            if order <= tableau.order:
+                assert got == pytest.approx(wanted, abs=1e-15)
+    if tableau.order < 4:  # and no better than it says
+        assert any(got != pytest.approx(wanted) for got, wanted in conditions[tableau.order + 1])
+
+
+def test_tableau_refuses_what_is_not_explicit():
+    with pytest.raises(ValueError, match=r"a has rows of \[1\] numbers.*rows of 0, 1, \.\.\., s - 1"):
+        Tableau(a=((0.5,),), b=(1.0,), c=(0.5,), order=2)
+    with pytest.raises(ValueError, match=r"b=\(0\.5, 0\.25\) adds up to 0\.75"):
+        Tableau(a=((), (1.0,)), b=(0.5, 0.25), c=(0.0, 1.0), order=2)
+
+
+# --- exact solutions --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("ends", [(0.0, 2.0), (2.0, 0.0)], ids=["forward", "backward"])
+def test_fitted_order(name, ends):
+    start, end = ends
+    x = torch.tensor([0.5, 1.0, -2.0], dtype=torch.float64) * math.exp(math.sin(start))
+    exact = x * math.exp(math.sin(end) - math.sin(start))
+    counts = [40, 80, 160, 320]
+    errors = [
+        (solve(growth, x, uniform_grid(n, start=start, end=end), method=name, keep=False).x[-1] - exact).abs().max()
+        for n in counts
+    ]
+    slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
+    assert -slope == pytest.approx(TABLEAUX[name].order, abs=0.1)
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_fitted_order_on_a_grid_that_is_not_uniform(name):
+    x = torch.ones(1, 2, dtype=torch.float64)
+    exact = torch.full_like(x, math.exp(math.sin(1)))
+    counts = [40, 80, 160, 320]
+    errors = [
+        (solve(growth, x, paced_grid(n, lambda s: (s + s**2) / 2), method=name).x[-1] - exact).abs().max()
+        for n in counts
+    ]
+    slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
+    assert -slope == pytest.approx(TABLEAUX[name].order, abs=0.1)
+
+
+@pytest.mark.parametrize(("name", "degree"), [("euler", 0), ("midpoint", 1), ("heun", 1), ("rk4", 3)])
+def test_polynomials_in_t_are_met_exactly(name, degree):
+    x = torch.zeros(4, dtype=torch.float64)
+    grid = torch.tensor([0.0, 0.1, 0.15, 0.7, 1.0], dtype=torch.float64)
+    trajectory = solve(lambda x, t: (degree + 1) * t**degree * torch.ones_like(x), x, grid, method=name)
+    torch.testing.assert_close(trajectory.x[:, 0], grid ** (degree + 1), atol=1e-14, rtol=0)
+    worse = solve(lambda x, t: (degree + 2) * t ** (degree + 1) * torch.ones_like(x), x, grid, method=name)
+    assert (worse.x[-1] - 1).abs().max() > 1e-4
+
+
+def test_every_state_lies_on_the_circle():
+    x = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    trajectory = solve(turn, x, uniform_grid(200, end=2 * math.pi), method="rk4")
+    circle = torch.stack([trajectory.t.cos(), trajectory.t.sin()], dim=1)[:, None]
+    torch.testing.assert_close(trajectory.x, circle, atol=1e-7, rtol=0)
+    torch.testing.assert_close(
+        trajectory.velocity, torch.stack([-circle[..., 1], circle[..., 0]], -1), atol=1e-7, rtol=0
+    )
+
+
+@pytest.mark.parametrize(("name", "steps", "error"), [("midpoint", 400, 1e-5), ("heun", 400, 1e-5), ("rk4", 100, 1e-8)])
+def test_reverse_time_returns_to_the_start(name, steps, error):
+    x = torch.randn(16, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    there = solve(pull, x, uniform_grid(steps), method=name, keep=False)
+    back = solve(pull, there.x[-1], uniform_grid(steps, start=1.0, end=0.0), method=name, keep=False)
+    assert (there.x[-1] - x).abs().max() > 0.1
+    torch.testing.assert_close(back.x[-1], x, atol=error, rtol=0)
+
+
+def test_dopri5_meets_its_tolerance():
+    x = torch.tensor([0.5, 1.0, -2.0], dtype=torch.float64)
+    exact = x * math.exp(math.sin(2.0))
+    found = {}
+    for tolerance in (1e-4, 1e-7, 1e-10):
+        run = solve(growth, x, uniform_grid(1, end=2.0), method="dopri5", rtol=tolerance, atol=tolerance, keep=False)
+        found[tolerance] = ((run.x[-1] - exact).abs().max().item(), run.nfe)
+        assert found[tolerance][0] < 20 * tolerance
+    assert found[1e-4][1] < found[1e-7][1] < found[1e-10][1]
+    back = solve(growth, exact, [2.0, 1.0, 0.0], method="dopri5", rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(back.x[-1], x, atol=1e-9, rtol=0)
+    torch.testing.assert_close(back.x[1], x * math.exp(math.sin(1.0)), atol=1e-8, rtol=0)
+
+
+# --- independent implementations --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [("euler", "euler"), ("midpoint", "midpoint"), ("heun", "heun2"), (THREE_EIGHTHS, "rk4"), ("dopri5", "dopri5")],
+    ids=["euler", "midpoint", "heun", "three-eighths", "dopri5"],
+)
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (1.0, 0.0)], ids=["forward", "backward"])
+def test_agrees_with_torchdiffeq_and_flow_matching(network, noise, ours, theirs, ends):
+    grid = uniform_grid(8, start=ends[0], end=ends[1])
+    times = grid.float()
+    options = {"step_t": times[-1:].double()} if ours == "dopri5" else None  # else their last step asks for t > 1
+    tolerances = {"rtol": 1e-3, "atol": 1e-3}
+    mine = solve(network, noise, grid, method=ours, **tolerances).x
+    with torch.no_grad():
+        diffeq = odeint(lambda t, x: network(x, t), noise, times, method=theirs, options=options, **tolerances)
+    torch.testing.assert_close(mine, diffeq, atol=1e-5, rtol=0)
+    assert (mine[-1] - noise).abs().max() > 0.01  # the network does move the images
+    if ours != "dopri5":
+        solver = ODESolver(ModelWrapperOf(network))
+        matching = solver.sample(noise, None, method=theirs, time_grid=times, return_intermediates=True)
+        torch.testing.assert_close(mine, matching, atol=1e-5, rtol=0)
+
+
+def test_classical_rk4_agrees_with_theirs_where_both_have_converged():
+    x = torch.randn(8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    coarse, fine = [
+        (
+            solve(pull, x, uniform_grid(n), method="rk4", keep=False).x[-1],
+            ODESolver(pull).sample(x, None, method="rk4", time_grid=uniform_grid(n)),
+        )
+        for n in (4, 40)
+    ]
+    torch.testing.assert_close(*fine, atol=1e-7, rtol=0)
+    assert (coarse[0] - coarse[1]).abs().max() > 1e-6  # two methods, not one
+
+
+class ModelWrapperOf(ModelWrapper):
+    """flow_matching's wrapper as its users write it."""
+
+    def forward(self, x, t, **extras):
+        return self.model(x, t)
+
+
+def test_takes_any_callable(network, noise):
+    grid = uniform_grid(3)
+    wanted = solve(network, noise, grid).x
+    for velocity in (ModelWrapperOf(network), network.forward, lambda x, t: network(x, t)):
+        torch.testing.assert_close(solve(velocity, noise, grid).x, wanted, atol=0, rtol=0)
+
+    class Func(nn.Module):
+        def forward(self, t, y):
+            return network(y, t)
+
+    torch.testing.assert_close(solve(from_torchdiffeq(Func()), noise, grid).x, wanted, atol=0, rtol=0)
+
+
+# --- what a trajectory holds ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("shape", [(5,), (4, 2), (2, 1, 7, 9)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_trajectory(name, shape, dtype):
+    x = torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(4))
+    start = x.clone()
+    grid = torch.tensor([0.0, 0.3, 0.4, 1.0], dtype=torch.float64)
+    trajectory = solve(pull, x, grid, method=name)
+    assert trajectory.t.dtype == trajectory.x.dtype == trajectory.velocity.dtype == dtype
+    assert trajectory.x.shape == trajectory.velocity.shape == (4, *shape)
+    torch.testing.assert_close(trajectory.t, grid.to(dtype), atol=0, rtol=0)
+    assert torch.equal(x, start)
+    assert torch.equal(trajectory.x[0], start)
+    for k in range(4):
+        torch.testing.assert_close(trajectory.velocity[k], pull(trajectory.x[k], trajectory.t[k]), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (1.0, 0.0)], ids=["forward", "backward"])
+def test_keep_false_gives_the_last_state(name, ends):
+    x = torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    start = x.clone()
+    grid = uniform_grid(6, start=ends[0], end=ends[1])
+    kept = solve(pull, x, grid, method=name)
+    last = solve(pull, x, grid, method=name, keep=False)
+    assert last.x.shape == (1, 4, 2)
+    assert last.velocity is None
+    assert last.nfe == kept.nfe
+    assert last.t.tolist() == [ends[1]]
+    torch.testing.assert_close(last.x[0], kept.x[-1], atol=1e-12 if name == "dopri5" else 0, rtol=0)
+    assert torch.equal(x, start)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("keep", [False, True])
+def test_nfe_counts_evaluations(name, keep):
+    velocity = Counted(pull)
+    trajectory = solve(velocity, torch.ones(2, 2), uniform_grid(7), method=name, keep=keep)
+    extra = (8 if name == "dopri5" else 1) if keep else 0
+    assert len(velocity.times) == trajectory.nfe + extra
+    if name != "dopri5":
+        assert trajectory.nfe == 7 * TABLEAUX[name].stages
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("keep", [False, True])
+def test_callback_sees_every_step_in_order(name, keep):
+    calls = []
+    grid = paced_grid(5, lambda s: s**2)
+    kept = solve(growth, torch.ones(2, 2, dtype=torch.float64), grid, method=name)
+    solve(
+        growth,
+        torch.ones(2, 2, dtype=torch.float64),
+        grid,
+        method=name,
+        keep=keep,
+        callback=lambda i, t, x: calls.append((i, t.item(), x)),  # no clone: a state stays as it was given
+    )
+    assert [i for i, _, _ in calls] == [1, 2, 3, 4, 5]
+    assert [t for _, t, _ in calls] == grid[1:].tolist()
+    torch.testing.assert_close(torch.stack([x for _, _, x in calls]), kept.x[1:], atol=0, rtol=0)
+
+
+def test_callback_can_stop_the_run():
+    def stop(i, t, x):
+        if i == 2:
+            raise KeyboardInterrupt
+
+    velocity = Counted(pull)
+    with pytest.raises(KeyboardInterrupt):
+        solve(velocity, torch.ones(2), uniform_grid(10), callback=stop, progress=True)
+    assert len(velocity.times) == 2
+
+
+# --- times ------------------------------------------------------------------------------------------------------------
+
+
+@given(
+    steps=st.integers(1, 60),
+    power=st.floats(0.3, 3.0),
+    name=st.sampled_from(FIXED),
+    ends=st.sampled_from([(0.0, 1.0), (1.0, 0.0), (0.1, 0.7), (0.9, 1.0)]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_times_stay_within_their_step(steps, power, name, ends, dtype):
+    velocity = Counted(lambda x, t: x)
+    grid = paced_grid(steps, lambda s: s**power, start=ends[0], end=ends[1])
+    trajectory = solve(velocity, torch.ones(1, dtype=dtype), grid, method=name)
+    asked = torch.stack(velocity.times)
+    assert asked.dtype == dtype
+    assert asked.min() >= trajectory.t.min()
+    assert asked.max() <= trajectory.t.max()
+    low, high = torch.sort(torch.stack([trajectory.t[:-1], trajectory.t[1:]]), dim=0).values
+    inner = asked[:-1].view(steps, -1)  # (T - 1, stages)
+    assert bool(((inner >= low[:, None]) & (inner <= high[:, None])).all())
+    assert torch.equal(inner[:, 0], trajectory.t[:-1])
+    if TABLEAUX[name].c[-1] == 1:
+        assert torch.equal(inner[:, -1], trajectory.t[1:])  # exactly the end of the step
+
+
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (1.0, 0.0)], ids=["forward", "backward"])
+def test_dopri5_asks_for_no_time_outside(ends):
+    velocity = Counted(lambda x, t: 1e-3 * x)  # so slow that a free step would pass the end
+    solve(velocity, torch.ones(2), uniform_grid(3, start=ends[0], end=ends[1]), method="dopri5")
+    asked = torch.stack(velocity.times)
+    assert asked.min() >= 0
+    assert asked.max() <= 1
+    free = Counted(lambda x, t: 1e-3 * x)
+    odeint(lambda t, x: free(x, t), torch.ones(2), torch.tensor([0.0, 1.0]), method="dopri5")
+    assert torch.stack(free.times).max() > 1  # the guard is needed
+
+
+def test_velocity_gets_scalar_times_on_the_states_device():
+    """The meta device holds no numbers: any look at one, which on a GPU would stall the stream, raises there."""
+    for name in FIXED:
+        velocity = Counted(lambda x, t: x * t)
+        trajectory = solve(velocity, torch.ones(3, 2, device="meta"), uniform_grid(4), method=name)
+        assert all(t.shape == () and t.device.type == "meta" and t.dtype == torch.float32 for t in velocity.times)
+        assert trajectory.x.device.type == trajectory.t.device.type == trajectory.velocity.device.type == "meta"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", METHODS)
+def test_gpu_agrees_with_cpu(name):
+    x = torch.randn(4, 2, generator=torch.Generator().manual_seed(6))
+    here = solve(pull, x, uniform_grid(10), method=name)
+    there = solve(pull, x.cuda(), uniform_grid(10), method=name)
+    assert there.x.is_cuda and there.t.is_cuda
+    torch.testing.assert_close(there.x.cpu(), here.x, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        [1.0, 0.5, 0.0],
+        (1, 0.5, 0),
+        np.linspace(0, 1, 3)[::-1],
+        torch.tensor([1.0, 0.5, 0.0]),
+        torch.tensor([1.0, 0.5, 0.0], requires_grad=True),
+    ],
+    ids=["list", "tuple", "reversed array", "tensor", "tensor with gradient"],
+)
+def test_grid_may_come_as_anything(grid):
+    assert solve(lambda x, t: t * torch.ones_like(x), torch.zeros(1), grid).x[-1].item() == pytest.approx(-0.75)
+
+
+def test_grid_of_whole_numbers_and_of_exact_decimals():
+    assert solve(lambda x, t: x, torch.ones(1), torch.tensor([0, 1])).x[-1].item() == 2.0
+    assert solve(lambda x, t: x, torch.ones(1, dtype=torch.float64), [0.1, 0.2]).t.tolist() == [0.1, 0.2]
+
+
+# --- velocities with habits -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_velocity_may_return_the_same_memory_each_time(name):
+    """As a captured CUDA graph does."""
+    memory = torch.empty(3, 2, dtype=torch.float64)
+    x = torch.ones(3, 2, dtype=torch.float64)
+    wanted = solve(pull, x, uniform_grid(5), method=name)
+    got = solve(lambda x, t: memory.copy_(pull(x, t)), x, uniform_grid(5), method=name)
+    assert torch.equal(got.x, wanted.x)
+    assert torch.equal(got.velocity, wanted.velocity)
+
+
+@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("keep", [False, True])
+def test_velocity_may_return_its_input(name, keep):
+    x = torch.ones(2, dtype=torch.float64)
+    end = solve(lambda x, t: x, x, uniform_grid(50), method=name, keep=keep).x[-1]
+    torch.testing.assert_close(
+        end, solve(lambda x, t: x.clone(), x, uniform_grid(50), method=name).x[-1], atol=0, rtol=0
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("other", [torch.bfloat16, torch.float64])
+def test_velocity_may_compute_in_another_precision(name, keep, other):
+    """As under autocast."""
+    trajectory = solve(lambda x, t: x.to(other), torch.ones(2), uniform_grid(40), method=name, keep=keep, rtol=1e-2)
+    assert trajectory.x.dtype == torch.float32
+    assert trajectory.velocity is None or trajectory.velocity.dtype == torch.float32
+    assert trajectory.x[-1, 0].item() == pytest.approx(math.e, rel=0.02)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_grad_mode_is_off_inside_and_restored(name):
+    modes = []
+    weight = torch.ones(2, requires_grad=True)
+
+    def velocity(x, t):
+        modes.append(torch.is_grad_enabled())
+        return weight * x
+
+    x = torch.ones(3, 2, requires_grad=True)
+    trajectory = solve(velocity, x, uniform_grid(3), method=name)
+    assert not any(modes)
+    assert not trajectory.x.requires_grad
+    assert not trajectory.velocity.requires_grad
+    assert torch.is_grad_enabled()
+    with pytest.raises(ValueError, match="velocity returned"):
+        solve(lambda x, t: x[:1], x, uniform_grid(3), method=name)
+    assert torch.is_grad_enabled()
+    with torch.no_grad():
+        solve(velocity, x, uniform_grid(3), method=name)
+        assert not torch.is_grad_enabled()
+
+
+# --- grids ------------------------------------------------------------------------------------------------------------
+
+
+def test_uniform_grid():
+    assert uniform_grid(4).tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert uniform_grid(2, start=1.0, end=0.0).tolist() == [1.0, 0.5, 0.0]
+    for steps in (1, 3, 7, 1000):
+        grid = uniform_grid(steps, start=0.1, end=0.7)
+        assert (grid[0].item(), grid[-1].item(), len(grid), grid.dtype) == (0.1, 0.7, steps + 1, torch.float64)
+
+
+@pytest.mark.parametrize(
+    "pacing",
+    [lambda s: s**2, np.sqrt, torch.sqrt, lambda s: s.clamp(0, 1) ** 2, lambda s: np.log1p(9 * s) / np.log(10)],
+    ids=["square", "numpy", "torch", "tensor method", "logarithm"],
+)
+def test_paced_grid(pacing):
+    grid = paced_grid(10, pacing, start=1.0, end=0.2)
+    assert (grid[0].item(), grid[-1].item(), len(grid)) == (1.0, 0.2, 11)
+    assert bool((grid.diff() < 0).all())
+    assert paced_grid(2, lambda s: s**2).tolist() == [0.0, 0.25, 1.0]
+
+
+def test_paced_grid_leaves_a_learned_pacing_its_gradient():
+    power = torch.tensor(2.0, requires_grad=True)
+    grid = paced_grid(2, lambda s: torch.as_tensor(s) ** power)
+    assert grid.tolist() == [0.0, 0.25, 1.0]
+    assert not grid.requires_grad
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "rk45"}, "method='rk45' is unknown; choose one of 'euler', 'midpoint', 'heun', 'rk4', 'dopri5'"),
+        ({"x": torch.ones(2, dtype=torch.int64)}, "x is torch.int64; a state is a floating-point tensor."),
+        ({"x": np.ones(2)}, "x is ndarray; a state is a floating-point tensor."),
+        ({"t": torch.tensor(1.0)}, "t has shape (); a time grid is one-dimensional with at least 2 times"),
+        ({"t": [0.5]}, "t has shape (1,); a time grid is one-dimensional with at least 2 times"),
+        ({"t": torch.zeros(2, 2)}, "t has shape (2, 2); a time grid is one-dimensional"),
+        ({"t": [0.0, 0.5, 0.4, 1.0]}, "t goes from 0.5 to 0.4 between places 1 and 2; times must strictly rise"),
+        ({"t": [1.0, 0.5, 0.5, 0.0]}, "t goes from 0.5 to 0.5 between places 1 and 2"),
+        ({"t": [0.0, float("nan"), 1.0]}, "t holds 1 times that are not finite"),
+        ({"t": [0.0, float("inf")]}, "t holds 1 times that are not finite; make one with uniform_grid(steps)"),
+        ({"velocity": lambda x, t: x[:1]}, "velocity returned shape (1,) for a state of shape (2,)"),
+        ({"velocity": lambda x, t: (x, x)}, "velocity returned a tuple for a state of shape (2,)"),
+        ({"velocity": lambda t, x: x}, "A function written as func(t, x) goes through from_torchdiffeq."),
+        ({"method": "dopri5", "rtol": 0.0}, "rtol=0.0, atol=1e-05: both must be positive"),
+        ({"method": "dopri5", "velocity": lambda x, t: x[:1]}, "velocity returned shape (1,)"),
+    ],
+)
+def test_messages(arguments, message):
+    call = {"velocity": lambda x, t: x, "x": torch.ones(2), "t": uniform_grid(2)} | arguments
+    with pytest.raises(ValueError, match=re.escape(message)):
+        solve(**call)
+
+
+def test_dopri5_says_when_it_is_stuck():
+    with pytest.raises(RuntimeError, match=r"dopri5 stopped after \d+ evaluations.*Check that the velocity is finite"):
+        solve(lambda x, t: x * float("nan"), torch.ones(2), uniform_grid(2), method="dopri5")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: uniform_grid(0), "steps=0: give a whole number of at least 1."),
+        (lambda: uniform_grid(2.5), "steps=2.5: give a whole number of at least 1."),
+        (lambda: uniform_grid(3, start=1.0), "start=1.0, end=1.0: give two different finite times"),
+        (lambda: uniform_grid(3, end=math.inf), "start=0.0, end=inf: give two different finite times"),
+        (lambda: paced_grid(3, lambda s: s[:2]), "pacing returned shape (2,) for 4 times"),
+        (lambda: paced_grid(3, lambda s: 2 * s), "pacing goes from 0 to 2, smallest step 0.666667"),
+        (lambda: paced_grid(3, lambda s: s + 0.1), "pacing goes from 0.1 to 1.1"),
+        (lambda: paced_grid(4, lambda s: np.round(s)), "smallest step 0; it must rise strictly from 0 to 1"),
+        (lambda: paced_grid(4, lambda s: s * np.nan), "pacing goes from nan to nan"),
+    ],
+)
+def test_grid_messages(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["euler", "dopri5"])
+def test_progress_bar(name, capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("fm_core.solvers.time.perf_counter", lambda: now[0])
+
+    def slow(seconds):
+        def velocity(x, t):
+            now[0] += seconds
+            return -x
+
+        return velocity
+
+    def shown(seconds, progress):
+        solve(slow(seconds), torch.ones(2), uniform_grid(20), method=name, progress=progress)
+        return capsys.readouterr().err
+
+    assert shown(0.001, None) == ""
+    assert "20/20" in shown(10.0, None)
+    assert "20/20" in shown(0.001, True)
+    assert shown(10.0, False) == ""
+
+
+def test_import_brings_no_solver_library_and_no_bar():
+    code = "import sys, fm_core.solvers; print({'torchdiffeq', 'tqdm.auto', 'matplotlib', 'mlflow'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
