@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "checkpoints": ["load_model", "load_pretrained", "pretrained_card", "pretrained_history", "save_model"],
+    "classifier": ["class_probabilities", "train_classifier"],
     "data": ["Digits", "dequantize", "fingerprint", "load_digits", "load_mnist", "load_sample", "toy_2d"],
     "grids": ["paced_grid", "uniform_grid"],
     "losses": ["flow_matching_loss"],
