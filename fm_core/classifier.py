@@ -2,10 +2,10 @@
 
 It decides four things. It is small and plain, because it has to be trained inside a chapter and inside a test. Every
 training image is shifted by up to two pixels, because generated digits are not centred as carefully as MNIST's. A
-quarter of the images is mixed with noise, and the label with "cannot tell": a classifier that has never seen noise calls
-it some digit without a doubt, and would praise samples for the noise that a bad solver leaves in them. And everything
-random comes from one seed, so that the same digits give the same classifier. Its confidence still is a ruler with known
-faults (it is high for a network that draws one perfect digit over and over), which the chapter shows.
+quarter of the images is mixed with noise, and the label with "cannot tell": a classifier that has never seen noise
+calls it some digit without a doubt, and would praise samples for the noise that a bad solver leaves in them. And
+everything random comes from one seed, so that the same digits give the same classifier. Its confidence still is a ruler
+with known faults (it is high for a network that draws one perfect digit over and over), which the chapter shows.
 """
 
 from __future__ import annotations
