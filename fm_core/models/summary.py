@@ -71,11 +71,17 @@ def summary(model: UNet, size: int = 28) -> Summary:
 def _receptive_field(model: UNet) -> int:
     probe = copy.deepcopy(model).to("cpu", torch.float64).requires_grad_(False)
     _keep_convolutions_only(probe)
-    side = 64 * 2 ** len(model.widths)  # far larger than the field
-    x = torch.ones(1, model.channels, side, side, dtype=torch.float64, requires_grad=True)
+    side = 8 * 2 ** len(model.widths)
+    while (reach := _reach(probe, side)) >= side - 2 ** len(model.widths):  # cut off by the border, or nearly
+        side *= 2
+    return reach
+
+
+def _reach(probe: UNet, side: int) -> int:
+    x = torch.ones(1, probe.channels, side, side, dtype=torch.float64, requires_grad=True)
     v = probe(x, torch.zeros(1))
-    (reach,) = torch.autograd.grad(v[0, 0, side // 2, side // 2], x)
-    touched = reach[0].abs().sum(dim=0) > 0  # (side, side)
+    (influence,) = torch.autograd.grad(v[0, 0, side // 2, side // 2], x)
+    touched = influence[0].abs().sum(dim=0) > 0  # (side, side)
     return int(max(touched.any(dim=0).sum(), touched.any(dim=1).sum()))
 
 
