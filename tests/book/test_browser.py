@@ -169,6 +169,21 @@ def test_images_are_there_and_described(opened: Visit) -> None:
 
 
 @on(PAGES, "phone")
+def test_no_image_is_distorted(opened: Visit) -> None:
+    show_everything(opened.page)
+    shapes = opened.page.locator("article img").evaluate_all(
+        """all => all.filter(one => one.naturalWidth && one.clientWidth).map(one => {
+          const style = getComputedStyle(one);
+          const width = one.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+          const height = one.clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom);
+          return [one.alt.slice(0, 60), height / width, one.naturalHeight / one.naturalWidth];
+        })"""
+    )
+    distorted = [shape for shape in shapes if abs(shape[1] / shape[2] - 1) > 0.03]
+    assert distorted == []
+
+
+@on(PAGES, "phone")
 def test_a_phone_does_not_scroll_sideways(opened: Visit) -> None:
     show_everything(opened.page)
     width, wide = opened.page.evaluate(
