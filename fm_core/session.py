@@ -218,7 +218,7 @@ def _ema(decay: float) -> Callable[[Any, Any, Any], None]:
 
 
 def _gains_from_bf16(device: torch.device) -> bool:
-    """Whether matrix units for bfloat16 are there; without them autocast halves the speed of a CPU."""
+    """Whether matrix units for bfloat16 are there; without them, networks this small gain little on a CPU, or lose."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
