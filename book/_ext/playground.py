@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import local_assets
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
+
+import local_assets
 
 __all__ = ["RUNTIME", "Playground", "exported", "integrity", "manifest", "setup"]
 
@@ -159,7 +160,9 @@ class Playground(SphinxDirective):
         return [nodes.raw("", html, format="html", playground=part)]
 
 
-def _add_scripts(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+def _add_scripts(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
     """The playground's script and style, on pages that hold one."""
     if doctree is not None and any("playground" in node for node in doctree.findall(nodes.raw)):
         app.add_js_file("playground/start.js", loading_method="defer")

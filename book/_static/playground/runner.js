@@ -42,13 +42,10 @@ export class Runner {
   changed() {
     clearTimeout(this.#timer);
     this.#reset();
-    if (this.#loading) {
-      return; // what is being fetched will run with these settings
-    }
-    this.#turn += 1;
-    this.engine.stop();
-    this.#rest();
     if (this.#ready) {
+      this.#turn += 1;
+      this.engine.stop();
+      this.#rest();
       this.#timer = setTimeout(() => this.start(), PAUSE);
     }
   }

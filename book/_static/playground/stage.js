@@ -64,7 +64,8 @@ export class Stage {
     Stage.#count += 1;
     this.note = element("p", { class: "playground-note" });
     const line = element("div", { class: "playground-time" }, this.time, track, this.replay);
-    root.replaceChildren(this.panels, line, element("div", { class: "playground-views" }, views, this.note));
+    const look = element("div", { class: "playground-views" }, views, this.note);
+    root.replaceChildren(this.panels, line, ...(row ? [] : [look]));
     new ResizeObserver(() => this.#draw()).observe(this.panels);
   }
 
@@ -97,10 +98,10 @@ export class Stage {
       numbers.textContent = "";
     }
     this.slider.max = grid.length - 1;
+    this.slider.disabled = true; // until there is something to look back at
+    this.replay.disabled = true;
     const end = grid.at(-1) - grid[0];
-    this.ticks.replaceChildren(
-      ...grid.map((t) => element("i", { style: `left: ${(100 * (t - grid[0])) / end}%` })),
-    );
+    this.ticks.replaceChildren(...grid.map((t) => element("i", { style: `left: ${(100 * (t - grid[0])) / end}%` })));
     this.#show(0);
   }
 
@@ -111,6 +112,8 @@ export class Stage {
     this.#limit = Math.max(this.#limit, velocityScale(state.velocity));
     this.#reference = Math.max(this.#reference, arrowScale(state.velocity));
     if (state.k > 0) {
+      this.slider.disabled = false;
+      this.replay.disabled = false;
       const step = duration(state.milliseconds / state.k);
       panel.numbers.textContent = `NFE ${state.nfe} · ${step} a step · ${duration(state.milliseconds)}`;
     }
@@ -166,7 +169,10 @@ export class Stage {
       const seen = this.#view === "velocity" ? "velocity" : "state";
       canvas.setAttribute("aria-label", `${label}, ${seen} at t = ${state.t.toFixed(2)}: ${this.what}`);
     }
-    const scale = this.#view === "velocity" && this.#limit ? ` Full colour: ${this.#limit.toFixed(1)} grey levels per unit of t; black to white is 2.` : "";
+    const scale =
+      this.#view === "velocity" && this.#limit
+        ? ` Full colour: ${this.#limit.toFixed(1)} grey levels per unit of t; black to white is 2.`
+        : "";
     this.note.textContent = NOTES[this.#view] + scale;
   }
 

@@ -1,7 +1,5 @@
 /* Starts the playground, or says why it cannot run and shows the recorded film instead. No module, because a page that
    was opened as a file may not load modules, and has to be told so. */
-"use strict";
-
 {
   const here = document.currentScript.src;
 

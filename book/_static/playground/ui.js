@@ -52,8 +52,7 @@ async function mountDigits({ section, part, engine, known, explain }) {
   const stage = new Stage(part("stage"));
   const form = part("settings");
   const both = known.map(({ name }) => name).join(" ");
-  const radios = (legend, name, choices, chosen) =>
-    choice(legend, name, choices, chosen, () => runner.changed());
+  const radios = (legend, name, choices, chosen) => choice(legend, name, choices, chosen, () => runner.changed());
   const steps = element("input", { type: "range", name: "steps", min: 1, max: 64, value: 20, autocomplete: "off" });
   const nfe = element("output");
   const spacing = element(
@@ -72,8 +71,18 @@ async function mountDigits({ section, part, engine, known, explain }) {
     onchange: () => runner.changed(),
   });
   form.replaceChildren(
-    radios("Networks", "networks", [[both, "both"], ...known.map(({ name, label }) => [name, label.split(" ")[0]])], both),
-    radios("Digits", "digits", Object.keys(DIGITS).map((n) => [n, n]), "4"),
+    radios(
+      "Networks",
+      "networks",
+      [[both, "both"], ...known.map(({ name, label }) => [name, label.split(" ")[0]])],
+      both,
+    ),
+    radios(
+      "Digits",
+      "digits",
+      Object.keys(DIGITS).map((n) => [n, n]),
+      "4",
+    ),
     radios("Solver", "method", Object.entries(SOLVERS), "euler"),
     element("label", { class: "playground-wide" }, element("span", {}, "Steps"), steps, nfe),
     element("label", {}, element("span", {}, "Steps in time"), spacing),
@@ -83,7 +92,12 @@ async function mountDigits({ section, part, engine, known, explain }) {
 
   const settings = () => {
     const chosen = Object.fromEntries(new FormData(form));
-    return { ...chosen, digits: Number(chosen.digits), steps: Number(chosen.steps), networks: chosen.networks.split(" ") };
+    return {
+      ...chosen,
+      digits: Number(chosen.digits),
+      steps: Number(chosen.steps),
+      networks: chosen.networks.split(" "),
+    };
   };
   const count = () => {
     const { steps, method } = settings();
@@ -134,7 +148,14 @@ async function mountDrawing({ section, part, engine, known, explain }) {
     done: `From t₀ = ${moment().toFixed(2)}: Euler, NFE 20, four noises, the same for both networks.`,
   });
   const names = known.map(({ name }) => name);
-  const runner = new Runner(section, { engine, stage, explain, request, networks: names, label: "Let the flow finish" });
+  const runner = new Runner(section, {
+    engine,
+    stage,
+    explain,
+    request,
+    networks: names,
+    label: "Let the flow finish",
+  });
   let ready = false;
   const touched = () => ready && runner.changed();
   const pad = new Pad(part("pad"), { onchange: touched });
