@@ -28,7 +28,7 @@ __all__ = ["figure_frames", "plane_mesh", "plot_density", "plot_field", "plot_pa
 
 _INK = "#22262B"
 _FIELD = "#6A7078"  # quieter than the particles that it moves
-_ARROWS = 15  # arrows along a side, at most; more make a carpet
+_ARROWS = 13  # arrows along a side, at most; more make a carpet
 _LONGEST = 0.9  # of the distance between two arrows
 
 

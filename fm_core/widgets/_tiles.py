@@ -1,0 +1,90 @@
+"""Tiles of whole pixels: every pixel of a digit becomes a square block, which looks crisp and compresses well.
+
+A figure laid out by matplotlib would put the blocks' edges between the screen's pixels, and every frame of noise would
+weigh several times as much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["DPI", "GREYS", "Tiles", "coarse"]
+
+DPI = 100
+GREYS = 32
+"""Grey levels of a digit in a slider; the eye sees no difference, the page is lighter by half."""
+
+
+def coarse(values: np.ndarray, limit: float = 1.0, levels: int = GREYS) -> np.ndarray:
+    """Values clipped to ``[-limit, limit]`` and rounded to so many levels, the ends among them."""
+    step = 2 * limit / (levels - 1)
+    return np.rint((np.clip(values, -limit, limit) + limit) / step) * step - limit
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A grid of square tiles with room for words around it; all lengths in pixels of the frame.
+
+    Attributes:
+        rows, columns: of the grid.
+        side: of a tile.
+        gap: between two tiles.
+        left, top, right, bottom: margins.
+    """
+
+    rows: int
+    columns: int
+    side: int
+    gap: int = 8
+    left: int = 8
+    top: int = 8
+    right: int = 8
+    bottom: int = 8
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the frame."""
+        across, down = (n * (self.side + self.gap) - self.gap for n in (self.columns, self.rows))
+        return self.left + across + self.right, self.top + down + self.bottom
+
+    @property
+    def figsize(self) -> tuple[float, float]:
+        """The same in inches, at ``DPI``."""
+        return self.size[0] / DPI, self.size[1] / DPI
+
+    def corner(self, row: int, column: int) -> tuple[int, int]:
+        """The tile's first row and column of pixels."""
+        return self.top + row * (self.side + self.gap), self.left + column * (self.side + self.gap)
+
+    def axes(self, figure: Figure, row: int, column: int) -> Axes:
+        """New axes that cover the tile; the figure gives up any layout of its own."""
+        figure.set_layout_engine("none")
+        top, left = self.corner(row, column)
+        width, height = self.size
+        place = (left / width, 1 - (top + self.side) / height, self.side / width, self.side / height)
+        return figure.add_axes(place)
+
+    def write(self, figure: Figure, words: str, row: float, column: float, **options: Any) -> None:
+        """Words in the middle of a tile; rows and columns may be fractions or lie outside the grid."""
+        figure.set_layout_engine("none")
+        width, height = self.size
+        x = self.left + column * (self.side + self.gap) + self.side / 2
+        y = self.top + row * (self.side + self.gap) + self.side / 2
+        figure.text(x / width, 1 - y / height, words, **({"ha": "center", "va": "center"} | options))
+
+    def paste(self, frame: np.ndarray, images: Sequence[Sequence[np.ndarray]]) -> None:
+        """Put grey images ``(H, W)``, pixels in [-1, 1], into the tiles of a frame ``(height, width, 3)``."""
+        for i, line in enumerate(images):
+            for j, image in enumerate(line):
+                scale = self.side // image.shape[0]
+                block = np.rint((coarse(image) + 1) * 127.5).astype(np.uint8).repeat(scale, 0).repeat(scale, 1)
+                top, left = self.corner(i, j)
+                frame[top : top + block.shape[0], left : left + block.shape[1]] = block[..., None]
