@@ -4,8 +4,8 @@ Each function draws one layer on given axes, so that a picture is the sum of its
 their proportions and lose ticks and frame: in these pictures the shape counts, not the coordinate. On the near-white
 card a layer is drawn in dark ink; over a density, which is dark where little is, the same layer turns white by itself.
 
-``figure_frames`` turns drawn figures into bytes. One figure is used again for every frame, and the layout of the first
-frame is kept for all: laying out costs more than drawing, and a layout of its own would make each frame jump.
+``figure_frames`` turns drawn figures into bytes. The layout of the first frame is kept for all: laying out costs more
+than drawing, and a layout of its own would make each frame jump.
 """
 
 from __future__ import annotations
@@ -244,11 +244,10 @@ def figure_frames(
         raise ValueError(f"count={count}; a film needs a whole number of frames, at least 1.")
     if not (len(figsize) == 2 and min(figsize) > 0 and dpi > 0):
         raise ValueError(f"figsize={figsize} inches at dpi={dpi}; width, height and dpi must be positive.")
-    figure = Figure(figsize=figsize, dpi=dpi, facecolor=CARD)
-    canvas = FigureCanvasAgg(figure)
     frames, places = [], None
     for k in range(int(count)):
-        figure.clear()
+        figure = Figure(figsize=figsize, dpi=dpi, facecolor=CARD)  # a new one is made faster than an old one is cleared
+        canvas = FigureCanvasAgg(figure)
         draw(figure, k)
         if places is not None and len(places) == len(figure.axes):
             figure.set_layout_engine("none")

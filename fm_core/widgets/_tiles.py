@@ -1,7 +1,7 @@
 """Tiles of whole pixels: every pixel of a digit becomes a square block, which looks crisp and compresses well.
 
 A figure laid out by matplotlib would put the blocks' edges between the screen's pixels, and every frame of noise would
-weigh several times as much.
+weigh several times as much. Here matplotlib draws the words once, and the tiles are pasted into a copy per frame.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["DPI", "GREYS", "Tiles", "coarse"]
+__all__ = ["DPI", "GREYS", "LEVELS", "Tiles", "coarse"]
 
 DPI = 100
-GREYS = 32
-"""Grey levels of a digit in a slider; the eye sees no difference, the page is lighter by half."""
+GREYS = 16
+"""Grey levels of a digit in a slider; the eye sees no difference, the page is lighter by a third or more."""
+
+LEVELS = 21
+"""Colours of a signed velocity, an odd number so that the middle one is white."""
 
 
 def coarse(values: np.ndarray, limit: float = 1.0, levels: int = GREYS) -> np.ndarray:
@@ -64,14 +66,6 @@ class Tiles:
         """The tile's first row and column of pixels."""
         return self.top + row * (self.side + self.gap), self.left + column * (self.side + self.gap)
 
-    def axes(self, figure: Figure, row: int, column: int) -> Axes:
-        """New axes that cover the tile; the figure gives up any layout of its own."""
-        figure.set_layout_engine("none")
-        top, left = self.corner(row, column)
-        width, height = self.size
-        place = (left / width, 1 - (top + self.side) / height, self.side / width, self.side / height)
-        return figure.add_axes(place)
-
     def write(self, figure: Figure, words: str, row: float, column: float, **options: Any) -> None:
         """Words in the middle of a tile; rows and columns may be fractions or lie outside the grid."""
         figure.set_layout_engine("none")
@@ -80,11 +74,12 @@ class Tiles:
         y = self.top + row * (self.side + self.gap) + self.side / 2
         figure.text(x / width, 1 - y / height, words, **({"ha": "center", "va": "center"} | options))
 
-    def paste(self, frame: np.ndarray, images: Sequence[Sequence[np.ndarray]]) -> None:
-        """Put grey images ``(H, W)``, pixels in [-1, 1], into the tiles of a frame ``(height, width, 3)``."""
-        for i, line in enumerate(images):
-            for j, image in enumerate(line):
-                scale = self.side // image.shape[0]
-                block = np.rint((coarse(image) + 1) * 127.5).astype(np.uint8).repeat(scale, 0).repeat(scale, 1)
-                top, left = self.corner(i, j)
-                frame[top : top + block.shape[0], left : left + block.shape[1]] = block[..., None]
+    def paste(self, frame: np.ndarray, row: int, images: Sequence[np.ndarray]) -> None:
+        """Put a row of square images of bytes, grey ``(h, h)`` or ``(h, h, 3)``, into the tiles of a frame.
+
+        Each image is enlarged by whole pixels to the side of a tile.
+        """
+        for column, image in enumerate(images):
+            block = image.repeat(self.side // len(image), 0).repeat(self.side // len(image), 1)
+            top, left = self.corner(row, column)
+            frame[top : top + self.side, left : left + self.side] = block if block.ndim == 3 else block[..., None]

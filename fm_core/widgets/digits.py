@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fm_core.plotting import figure_frames, ink_arrows, plot_state, plot_velocity, render_frames
+from fm_core.plotting import VELOCITY_CMAP, Frames, figure_frames, render_frames, to_uint8
 from fm_core.plotting._arrays import as_array, as_images, as_snapshots
 from fm_core.widgets._moments import moments
-from fm_core.widgets._tiles import DPI, Tiles, coarse
+from fm_core.widgets._tiles import DPI, LEVELS, Tiles, coarse
 from fm_core.widgets.slider import TimeSlider, time_slider
 
 __all__ = ["compare_slider", "path_slider", "trajectory_slider"]
@@ -57,8 +57,9 @@ def path_slider(x_0: Any, x_1: Any, *, alt: str, label: str = "time t", frames: 
 
     film = figure_frames(words, 1, figsize=tiles.figsize, dpi=DPI).repeat(len(t), axis=0)
     for frame, s in zip(film, t, strict=True):
-        rows = np.stack([start, (1 - s) * start + s * end, end])  # (3, N, H, W)
-        tiles.paste(frame, rows.swapaxes(0, 1) if one else rows)
+        rows = to_uint8(coarse(np.stack([start, (1 - s) * start + s * end, end])))  # (3, N, H, W)
+        for i, row in enumerate(rows.swapaxes(0, 1) if one else rows):
+            tiles.paste(frame, i, row)
     return time_slider(film, t, **({"alt": alt, "label": label} | options))
 
 
@@ -80,7 +81,8 @@ def trajectory_slider(
 ) -> TimeSlider:
     """States of a flow with their ink arrows, and below each its exact velocity, pixel by pixel.
 
-    Arrow lengths and colours share one scale over all samples and moments.
+    Arrow lengths and colours share one scale over all samples and moments. The arrows are those of ``render_frames``:
+    the gradient of the block-averaged velocity, faded over the last tenth of the way.
 
     Args:
         trajectory: with ``.t`` ``(T,)``, ``.x`` and ``.velocity`` ``(T, B, 1, H, W)``, as ``fm_core.solve`` gives it.
@@ -100,27 +102,35 @@ def trajectory_slider(
     picked = list(range(min(samples, x.shape[1]))) if np.ndim(samples) == 0 else list(samples)
     if not 0 < len(picked) <= 8 or not all(-x.shape[1] <= i < x.shape[1] for i in picked):
         raise ValueError(f"samples={samples!r}; 1 to 8 of the {x.shape[1]} samples of the batch are wanted.")
-    chosen = moments(len(t), frames)
-    states, fields = coarse(x[chosen][:, picked]), velocity[chosen][:, picked]
-    reference = float(np.percentile(np.hypot(*ink_arrows(fields, factor)[2:]), 99.5)) or 1.0
-    limit = float(np.percentile(np.abs(fields), 99.5)) or 1.0
-    tiles = Tiles(2, len(picked), 4 * x.shape[3], left=96, right=100)
+    if x.shape[2] != x.shape[3]:
+        raise ValueError(f"trajectory.x has images of {x.shape[2]} × {x.shape[3]} pixels; square ones are wanted.")
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
 
-    def draw(figure: Any, k: int) -> None:
-        for i, (state, field) in enumerate(zip(states[k], fields[k], strict=True)):
-            plot_state(tiles.axes(figure, 0, i), state, field, factor, reference=reference)
-            below = plot_velocity(tiles.axes(figure, 1, i), coarse(field, limit, 25), limit=limit, colorbar=False)
-        tiles.write(figure, "state and\nink arrows", 0, -0.5 - 44 / tiles.side, fontsize=10.5)
-        tiles.write(figure, "velocity,\npixel by pixel", 1, -0.5 - 44 / tiles.side, fontsize=10.5)
+    chosen = moments(len(t), frames)
+    above = _film({"": trajectory}, chosen, samples=picked, arrows=True, factor=factor, scale=4)
+    fields = velocity[chosen][:, picked]
+    limit = float(np.percentile(np.abs(fields), 99.5)) or 1.0
+    colors = ScalarMappable(Normalize(-limit, limit), VELOCITY_CMAP)
+    tiles = Tiles(2, len(picked), 4 * x.shape[3], left=96, right=92)
+
+    def words(figure: Any, _: int) -> None:
+        for i, name in enumerate(("state and\nink arrows", "velocity,\npixel by pixel")):
+            tiles.write(figure, name, i, -0.5 - 44 / tiles.side, fontsize=10.5)
         (width, height), (top, left) = tiles.size, tiles.corner(1, len(picked))
-        bar = figure.colorbar(
-            below, cax=figure.add_axes((left / width, 1 - (top + tiles.side) / height, 12 / width, tiles.side / height))
-        )
+        place = left / width, 1 - (top + tiles.side) / height, 12 / width, tiles.side / height
+        bar = figure.colorbar(colors, cax=figure.add_axes(place))
         bar.set_label("grey levels\nper unit time", fontsize=10)
         bar.ax.tick_params(labelsize=9)
         bar.outline.set_visible(False)
 
-    film = figure_frames(draw, len(chosen), figsize=tiles.figsize, dpi=DPI)
+    film = figure_frames(words, 1, figsize=tiles.figsize, dpi=DPI).repeat(len(chosen), axis=0)
+    for k, frame in enumerate(film):
+        states = [above[k][y : y + tiles.side, x : x + tiles.side] for y, x in above.tiles[""]]
+        tiles.paste(frame, 0, states)
+        tiles.paste(
+            frame, 1, [colors.to_rgba(field, bytes=True)[..., :3] for field in coarse(fields[k], limit, LEVELS)]
+        )
     return time_slider(film, t[chosen], **({"alt": alt, "label": label} | options))
 
 
@@ -160,15 +170,27 @@ def compare_slider(
         if t.shape != first.shape or not np.allclose(t, first):
             raise ValueError(f"trajectory {name!r} has other times than the first one; solve all on the same grid.")
     chosen = moments(len(first), frames)
-    shown = {name: _Picked(one, chosen) for name, one in trajectories.items()}
-    film = render_frames(shown, samples=samples, frames=len(chosen), arrows=arrows, scale=scale)
+    film = _film(trajectories, chosen, samples=samples, arrows=arrows, scale=scale)
     return time_slider(film, first[chosen], **({"alt": alt, "label": label} | options))
+
+
+def _film(trajectories: Mapping[str, Any], chosen: np.ndarray, **options: Any) -> Frames:
+    """One frame of ``render_frames`` for each chosen moment, whatever the spacing of the times."""
+    shown = {name: _Picked(one, chosen) for name, one in trajectories.items()}
+    t = next(iter(shown.values())).t
+    share = (t - t[0]) / (t[-1] - t[0])
+
+    def pacing(u: np.ndarray) -> np.ndarray:
+        return np.interp(u, np.linspace(0, 1, len(share)), share)
+
+    return render_frames(shown, frames=len(chosen), pacing=pacing, **options)
 
 
 class _Picked:
     """Some moments of a Trajectory."""
 
     def __init__(self, trajectory: Any, chosen: np.ndarray) -> None:
-        self.t, self.x = as_array(trajectory.t)[chosen], as_array(trajectory.x)[chosen]
+        self.t = as_array(trajectory.t)[chosen].astype(float)
+        self.x = coarse(as_array(trajectory.x)[chosen]).astype(np.float32)
         self.velocity = None if trajectory.velocity is None else as_array(trajectory.velocity)[chosen]
         self.nfe = getattr(trajectory, "nfe", None)
