@@ -16,6 +16,7 @@ from fm_core.plotting.pacing import (
     quadratic,
     reverse_logarithmic,
 )
+from fm_core.plotting.paths import PathView, draw_path_grid
 from fm_core.plotting.plane import (
     figure_frames,
     plane_mesh,
@@ -45,7 +46,9 @@ __all__ = [
     "PACINGS",
     "VELOCITY_CMAP",
     "Frames",
+    "PathView",
     "block_average",
+    "draw_path_grid",
     "figure_frames",
     "frame_durations",
     "frame_indices",
