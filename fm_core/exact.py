@@ -7,8 +7,8 @@ state ``x_t = (1 - t) x_0 + t x_1`` is a mixture of Gaussians ``N(t μ_i, s² I)
 
 so all that costs anything is the weighted mean ``m``. Four decisions:
 
-- One pass over the points in chunks, with a running maximum (Milakov and Gimelshein 2018, algorithm 3): memory for
-  ``B × chunk`` weights however many points there are, and both sums as matrix products.
+- One pass over the points in chunks, with a running maximum (Milakov and Gimelshein 2018): memory for ``B × chunk``
+  weights however many points there are, and both sums as matrix products.
 - ``‖x - t μ‖²`` is expanded, and ``‖x‖²``, which all points share, is left out. The points are centred first, because
   the rounding error of the expanded form grows with the points' norms.
 - The field has no limit as t → 1 where σ = 0: it is ``(m - x) / (1 - t)``, unbounded off the data. A state of order
@@ -54,8 +54,8 @@ class ExactVelocity:
         ValueError: points that are none, not floating point or not finite; a negative ``std``; a ``chunk`` below 1.
             When called: an ``x`` of another trailing shape, a ``t`` that does not fit the batch or leaves [0, 1].
 
-    Source: Gu et al. 2023, section 2.1, for the finite set; Bertrand et al. 2025, proposition 1. Explained in the
-    chapter *The velocity no network can beat*.
+    Source: Bertrand et al. 2025 for a finite set; derived, with the width, in the chapter *The velocity no network can
+    beat*.
     """
 
     def __init__(self, points: Tensor, std: float = 0.0, *, chunk: int = 4096) -> None:
