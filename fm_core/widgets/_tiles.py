@@ -66,13 +66,11 @@ class Tiles:
         """The tile's first row and column of pixels."""
         return self.top + row * (self.side + self.gap), self.left + column * (self.side + self.gap)
 
-    def write(self, figure: Figure, words: str, row: float, column: float, **options: Any) -> None:
-        """Words in the middle of a tile; rows and columns may be fractions or lie outside the grid."""
+    def write(self, figure: Figure, words: str, x: float, y: float, **options: Any) -> None:
+        """Words whose middle lies x pixels from the left and y from the top; the figure lays nothing out itself."""
         figure.set_layout_engine("none")
         width, height = self.size
-        x = self.left + column * (self.side + self.gap) + self.side / 2
-        y = self.top + row * (self.side + self.gap) + self.side / 2
-        figure.text(x / width, 1 - y / height, words, **({"ha": "center", "va": "center"} | options))
+        figure.text(x / width, 1 - y / height, words, ha="center", va="center", **options)
 
     def paste(self, frame: np.ndarray, row: int, images: Sequence[np.ndarray]) -> None:
         """Put a row of square images of bytes, grey ``(h, h)`` or ``(h, h, 3)``, into the tiles of a frame.

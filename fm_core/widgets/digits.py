@@ -52,8 +52,9 @@ def path_slider(x_0: Any, x_1: Any, *, alt: str, label: str = "time t", frames: 
 
     def words(figure: Any, _: int) -> None:
         for i, name in enumerate(names):
-            row, column = (-0.5 - 14 / tiles.side, i) if one else (i, -0.5 - 50 / tiles.side)
-            tiles.write(figure, name, row, column, fontsize=12)
+            top, left = tiles.corner(0, i) if one else tiles.corner(i, 0)
+            x, y = (left + tiles.side / 2, top - 16) if one else (left / 2, top + tiles.side / 2)
+            tiles.write(figure, name, x, y, fontsize=12)
 
     film = figure_frames(words, 1, figsize=tiles.figsize, dpi=DPI).repeat(len(t), axis=0)
     for frame, s in zip(film, t, strict=True):
@@ -75,7 +76,7 @@ def trajectory_slider(
     samples: int | Sequence[int] = 4,
     alt: str,
     label: str = "time t",
-    frames: int = 51,
+    frames: int = 31,
     factor: int = 4,
     **options: Any,
 ) -> TimeSlider:
@@ -112,11 +113,12 @@ def trajectory_slider(
     fields = velocity[chosen][:, picked]
     limit = float(np.percentile(np.abs(fields), 99.5)) or 1.0
     colors = ScalarMappable(Normalize(-limit, limit), VELOCITY_CMAP)
-    tiles = Tiles(2, len(picked), 4 * x.shape[3], left=96, right=92)
+    tiles = Tiles(2, len(picked), 4 * x.shape[3], left=112, right=92)
 
     def words(figure: Any, _: int) -> None:
         for i, name in enumerate(("state and\nink arrows", "velocity,\npixel by pixel")):
-            tiles.write(figure, name, i, -0.5 - 44 / tiles.side, fontsize=10.5)
+            top, left = tiles.corner(i, 0)
+            tiles.write(figure, name, left / 2, top + tiles.side / 2, fontsize=10.5)
         (width, height), (top, left) = tiles.size, tiles.corner(1, len(picked))
         place = left / width, 1 - (top + tiles.side) / height, 12 / width, tiles.side / height
         bar = figure.colorbar(colors, cax=figure.add_axes(place))

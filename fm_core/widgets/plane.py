@@ -13,7 +13,7 @@ from fm_core.widgets.slider import TimeSlider, time_slider
 
 __all__ = ["particles_slider"]
 
-_DPI = 130
+_DPI = 120
 _STEPS = 14  # colours of the density: flat steps weigh little, and their edges are lines of equal density
 
 
@@ -26,7 +26,7 @@ def particles_slider(
     alt: str,
     label: str = "time t",
     frames: int = 41,
-    particles: int = 500,
+    particles: int = 400,
     size: float = 6,
     **options: Any,
 ) -> TimeSlider:
@@ -91,6 +91,6 @@ def particles_slider(
         plot_particles(axes[-1], x[chosen[k], :particles], size=size)
         axes[-1].set_title("particles and velocity" if "field" in layers else "particles")
 
-    film = figure_frames(draw, len(chosen), figsize=(6.6, 3.5) if panels == 2 else (3.9, 4.1), dpi=_DPI)
+    film = figure_frames(draw, len(chosen), figsize=(6.6, 3.5) if panels == 2 else (3.6, 3.8), dpi=_DPI)
     width = round(film.shape[2] * 110 / _DPI)
     return time_slider(film, t[chosen], **({"alt": alt, "label": label, "width": width} | options))

@@ -30,6 +30,7 @@ LIGHT = 600_000
 
 _WAYS = ("lossless", "palette", 80, 65, 50)  # numbers are qualities of a lossy WebP
 _SAME = 0.8  # mean distance from the original, in steps of 255, that the eye does not see in a flat plot
+_HANDLE = "#0072B2"
 _STRIP = 5  # frames of the filmstrip
 _CSS = (
     "<style>@media print{.fm-filmstrip{display:block!important}.fm-time-slider{display:none!important}}</style>"
@@ -54,12 +55,20 @@ class TimeSlider(ipywidgets.VBox):
         wide = ipywidgets.Layout(flex="1 1 16rem", width="auto", min_width="0")
         self.slider = ipywidgets.SelectionSlider(
             options=list(zip(readouts, map(float, times), strict=True)), index=0, description=label,
-            continuous_update=True, layout=wide, style={"description_width": "initial"},
+            continuous_update=True, layout=wide, style={"description_width": "initial", "handle_color": _HANDLE},
         )  # fmt: skip
+        if self.slider.has_trait("tooltip"):  # ipywidgets 8 would write "null"
+            self.slider.tooltip = "drag, or use the arrow keys"
         self.play = ipywidgets.Play(
-            min=0, max=len(times) - 1, value=0, step=1, interval=round(1000 / fps), show_repeat=False
+            min=0,
+            max=len(times) - 1,
+            value=0,
+            step=1,
+            interval=round(1000 / fps),
+            show_repeat=False,
+            layout=ipywidgets.Layout(width="96px"),
         )
-        layout = ipywidgets.Layout(width="100%", margin="0", overflow="hidden")
+        layout = ipywidgets.Layout(width="100%", margin="2px 0 0", overflow="hidden")
         if hasattr(ipywidgets, "Stack"):
             self.picture = ipywidgets.Stack(
                 [ipywidgets.HTML(picture, layout=layout) for picture in pictures], selected_index=0, layout=layout
@@ -189,10 +198,12 @@ def _webp(frame: np.ndarray, way: str | int, palette: Any) -> bytes:
 
 
 def _palette(frames: np.ndarray) -> Any:
-    """An image whose palette holds the 48 colours that fit the frames best."""
+    """An image whose palette holds 48 colours that fit the frames; of two ways to choose them, the closer one."""
     from PIL import Image
 
-    return Image.fromarray(frames.reshape(-1, *frames.shape[2:])).convert("RGB").quantize(48, dither=Image.Dither.NONE)
+    wide = Image.fromarray(frames.reshape(-1, *frames.shape[2:])).convert("RGB")
+    ways = [wide.quantize(48, method, dither=Image.Dither.NONE) for method in Image.Quantize if method <= 1]
+    return min(ways, key=lambda palette: _apart(np.stack([_reduced(frame, palette) for frame in frames]), frames))
 
 
 def _reduced(frame: np.ndarray, palette: Any) -> np.ndarray:
@@ -218,7 +229,7 @@ def _filmstrip(sources: Sequence[str], words: Sequence[str], alt: str, size: str
     side = max(120, min(width, 230) if width > 420 else 120)
     figures = "".join(
         f'<figure style="margin:0">{_image(sources[k], f"Filmstrip at t = {words[k]}: {alt}", size, width)}'
-        f'<figcaption style="text-align:left">t = {words[k]}</figcaption></figure>'
+        f'<figcaption style="text-align:left;color:inherit">t = {words[k]}</figcaption></figure>'
         for k in picks
     )
     grid = f"display:grid;grid-template-columns:repeat(auto-fit,minmax({side}px,1fr));gap:8px"
