@@ -55,10 +55,10 @@ class TimeSlider(ipywidgets.VBox):
         wide = ipywidgets.Layout(flex="1 1 16rem", width="auto", min_width="0")
         self.slider = ipywidgets.SelectionSlider(
             options=list(zip(readouts, map(float, times), strict=True)), index=0, description=label,
-            continuous_update=True, layout=wide, style={"description_width": "initial", "handle_color": _HANDLE},
+            continuous_update=True, layout=wide, style={"description_width": "initial"},
         )  # fmt: skip
-        if self.slider.has_trait("tooltip"):  # ipywidgets 8 would write "null"
-            self.slider.tooltip = "drag, or use the arrow keys"
+        if hasattr(self.slider, "tooltip"):  # ipywidgets 8, which would write "null"
+            self.slider.tooltip, self.slider.style.handle_color = "drag, or use the arrow keys", _HANDLE
         self.play = ipywidgets.Play(
             min=0,
             max=len(times) - 1,
@@ -70,11 +70,10 @@ class TimeSlider(ipywidgets.VBox):
         )
         layout = ipywidgets.Layout(width="100%", margin="2px 0 0", overflow="hidden")
         if hasattr(ipywidgets, "Stack"):
-            self.picture = ipywidgets.Stack(
-                [ipywidgets.HTML(picture, layout=layout) for picture in pictures], selected_index=0, layout=layout
-            )
-            join = [(self.slider, "index"), (self.picture, "selected_index")]
-            self._links = [ipywidgets.jslink(*join)]
+            first = ipywidgets.HTML(pictures[0], layout=layout)  # the others share its style: fewer models, less weight
+            rest = [ipywidgets.HTML(picture, layout=layout, style=first.style) for picture in pictures[1:]]
+            self.picture = ipywidgets.Stack([first, *rest], selected_index=0, layout=layout)
+            self._links = [ipywidgets.jslink((self.slider, "index"), (self.picture, "selected_index"))]
         else:  # ipywidgets 7, as on Colab: the kernel exchanges the picture
             self.picture = ipywidgets.HTML(pictures[0], layout=layout)
             self.slider.observe(self._exchange, "index")

@@ -1,130 +1,14 @@
-"""The built book as its reader sees it: every page opened in Chromium, with no network but the book itself.
-
-The pages come from `_build/html` (or the folder in FM_BOOK_HTML). Where there is no built book or no Chromium, these
-tests are skipped and say why; with FM_REQUIRE_BROWSER=1, as in CI, they fail instead.
-"""
+"""The built book as its reader sees it: every page opened in Chromium, with no network but the book itself."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
-import yaml
-from playwright.sync_api import Browser, Page, Request, Route, sync_playwright
+from browsing import CONTENTS, HTML, OTHER_PAGES, PAGES, Visit, on, visit
+from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-HTML = Path(os.environ.get("FM_BOOK_HTML", ROOT / "_build" / "html"))
-CONTENTS = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-PAGES = [CONTENTS["root"], *(entry["file"] for part in CONTENTS["parts"] for entry in part["chapters"])]
-OTHER_PAGES = ["search", "genindex"]
-DESKTOP = {"width": 1280, "height": 900}
-PHONE = {"width": 360, "height": 740}
-PATIENCE = 180_000  # milliseconds
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-def lacking(reason: str) -> None:
-    """Skip and say why, or fail where a browser is required."""
-    if os.environ.get("FM_REQUIRE_BROWSER") == "1":
-        pytest.fail(f"FM_REQUIRE_BROWSER=1, but {reason}")
-    pytest.skip(reason)
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """The built book, served on this machine."""
-    if not (HTML / "index.html").is_file():
-        lacking("the book is not built: `python3 run.py book` builds it")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=HTML)) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        lacking("no Chromium was found: `apt install chromium` brings it on Debian and Ubuntu")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@dataclass
-class Visit:
-    """A page and all that went wrong while it was open."""
-
-    page: Page
-    troubles: list[str] = field(default_factory=list)
-
-
-def visit(browser: Browser, address: str, name: str, viewport: dict[str, int] = DESKTOP, theme: str = "light") -> Visit:
-    """Open a page, refuse whatever does not come from the book itself, and note every trouble."""
-    page = browser.new_page(viewport=viewport, color_scheme=theme)
-    page.set_default_timeout(PATIENCE)
-    seen = Visit(page)
-
-    def decide(route: Route) -> None:
-        if urlsplit(route.request.url).netloc == urlsplit(address).netloc:
-            route.continue_()
-        else:
-            seen.troubles.append(f"asked for {route.request.url}, which is not part of the book")
-            route.abort()
-
-    def failed(request: Request) -> None:
-        seen.troubles.append(f"failed: {request.url} ({request.failure})")
-
-    page.route(re.compile("^https?://"), decide)
-    page.on("requestfailed", failed)
-    page.on("response", lambda r: r.status < 400 or seen.troubles.append(f"{r.status}: {r.url}"))
-    page.on("console", lambda m: m.type != "error" or seen.troubles.append(f"console: {m.text}"))
-    page.on("pageerror", lambda error: seen.troubles.append(f"uncaught: {error}"))
-    page.goto(f"{address}/{name}.html", wait_until="load")
-    page.wait_for_load_state("networkidle")
-    return seen
-
-
-@pytest.fixture(scope="module")
-def opened(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    """A page in one of its looks, opened once for all the tests that look at it so."""
-    name, look = request.param
-    seen = visit(browser, address, name, PHONE if look == "phone" else DESKTOP, "dark" if look == "dark" else "light")
-    yield seen
-    seen.page.close()
-
-
-def on(pages: list[str], look: str = "desktop") -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("opened", [(page, look) for page in pages], ids=pages, indirect=True)
 
 
 def show_everything(page: Page) -> None:
