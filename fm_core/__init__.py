@@ -15,6 +15,7 @@ _HOME = {
     "checkpoints": ["load_model", "load_pretrained", "pretrained_card", "pretrained_history", "save_model"],
     "classifier": ["class_probabilities", "train_classifier"],
     "data": ["Digits", "dequantize", "fingerprint", "load_digits", "load_mnist", "load_sample", "toy_2d"],
+    "exact": ["ExactVelocity", "GaussianVelocity"],
     "grids": ["paced_grid", "uniform_grid"],
     "losses": ["flow_matching_loss"],
     "models": ["BaseUNet", "PlainBlock", "ResidualBlock", "ResidualUNet", "UNet", "build_model", "summary"],
@@ -24,6 +25,7 @@ _HOME = {
     "solvers": ["TABLEAUX", "Trajectory", "from_torchdiffeq", "solve"],
     "tracking": ["MLflowTracker", "NullTracker", "load_history", "load_snapshots"],
     "training": ["TrainConfig", "TrainResult", "learning_rate", "train", "validation_loss"],
+    "widgets": ["compare_slider", "particles_slider", "path_slider", "time_slider", "trajectory_slider"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

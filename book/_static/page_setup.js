@@ -26,3 +26,36 @@ document.addEventListener("DOMContentLoaded", () => {
   const typeset = ([, , element]) => mathjax.startup.promise.then(() => mathjax.typesetPromise([element]));
   mathjax.Hub = { Queue: (...calls) => Promise.all(calls.filter(Array.isArray).map(typeset)) };
 });
+
+/* The parts of a slider over t have no names that a screen reader could say, and the slider would read out the number of
+   the frame instead of t. They get them here, when the manager has put them into the page. */
+{
+  const keep = (element, attribute, wanted, watched) => {
+    const set = () => {
+      if (element.getAttribute(attribute) !== wanted()) element.setAttribute(attribute, wanted());
+    };
+    const observer = new MutationObserver(set);
+    for (const one of watched) observer.observe(one, { attributes: true, characterData: true, childList: true });
+    set();
+  };
+  const name = (box) => {
+    const handle = box.querySelector("[role=slider]");
+    const [play, stop] = box.querySelectorAll(".widget-play button");
+    if (!handle || !play || handle.hasAttribute("aria-label")) return;
+    const readout = box.querySelector(".widget-readout");
+    const label = box.querySelector(".widget-slider .widget-label").textContent;
+    handle.setAttribute("aria-label", label);
+    keep(handle, "aria-valuetext", () => readout.textContent, [handle, readout]);
+    readout.tabIndex = -1; /* it can be edited, to no effect */
+    const icon = play.querySelector("i");
+    const action = () => (icon.classList.contains("fa-pause") ? "Pause" : "Play");
+    for (const attribute of ["aria-label", "title"]) {
+      keep(play, attribute, action, [icon]);
+      stop.setAttribute(attribute, "Back to the start");
+    }
+  };
+  const all = () => document.querySelectorAll(".fm-time-slider").forEach(name);
+  document.addEventListener("DOMContentLoaded", () => {
+    new MutationObserver(all).observe(document.body, { childList: true, subtree: true });
+  });
+}

@@ -1,4 +1,4 @@
-"""Everything that turns arrays and Trajectories into pictures: style, grids, velocity views, pacing, films.
+"""Everything that turns arrays and Trajectories into pictures: style, grids, velocity views, the plane, pacing, films.
 
 Plotting never sees a model. matplotlib, Pillow and imageio load when the first picture is drawn, not on import.
 """
@@ -15,6 +15,15 @@ from fm_core.plotting.pacing import (
     paced,
     quadratic,
     reverse_logarithmic,
+)
+from fm_core.plotting.paths import PathView, draw_path_grid
+from fm_core.plotting.plane import (
+    figure_frames,
+    plane_mesh,
+    plot_density,
+    plot_field,
+    plot_particles,
+    plot_paths,
 )
 from fm_core.plotting.style import (
     ARROW_COLOR,
@@ -37,7 +46,10 @@ __all__ = [
     "PACINGS",
     "VELOCITY_CMAP",
     "Frames",
+    "PathView",
     "block_average",
+    "draw_path_grid",
+    "figure_frames",
     "frame_durations",
     "frame_indices",
     "image_grid",
@@ -47,6 +59,11 @@ __all__ = [
     "logarithmic",
     "model_style",
     "paced",
+    "plane_mesh",
+    "plot_density",
+    "plot_field",
+    "plot_particles",
+    "plot_paths",
     "plot_state",
     "plot_trajectory",
     "plot_velocity",

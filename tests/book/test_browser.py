@@ -1,34 +1,14 @@
-"""The built book as its reader sees it: every page opened in Chromium, with no network but the book itself.
-
-The pages come from `_build/html` (or the folder in FM_BOOK_HTML). Where there is no built book or no Chromium, these
-tests are skipped and say why; with FM_REQUIRE_BROWSER=1, as in CI, they fail instead.
-"""
+"""The built book as its reader sees it: every page opened in Chromium, with no network but the book itself."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
-from built_book import CONTENTS, DESKTOP, HTML, PAGES, PHONE, Visit, visit
+from browsing import CONTENTS, HTML, OTHER_PAGES, PAGES, Visit, on, visit
 from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
-
-OTHER_PAGES = ["search", "genindex"]
-
-
-@pytest.fixture(scope="module")
-def opened(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    """A page in one of its looks, opened once for all the tests that look at it so."""
-    name, look = request.param
-    seen = visit(browser, address, name, PHONE if look == "phone" else DESKTOP, "dark" if look == "dark" else "light")
-    yield seen
-    seen.page.close()
-
-
-def on(pages: list[str], look: str = "desktop") -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("opened", [(page, look) for page in pages], ids=pages, indirect=True)
 
 
 def show_everything(page: Page) -> None:

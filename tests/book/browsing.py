@@ -1,51 +1,33 @@
-"""The built book, opened in Chromium: what the browser tests share."""
+"""What the browser tests share: the book's pages, and a visit to one of them that notes every trouble."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 from dataclasses import dataclass, field
-from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
 from playwright.sync_api import Browser, Page, Request, Route
 
-__all__ = [
-    "CONTENTS",
-    "DESKTOP",
-    "HTML",
-    "PAGES",
-    "PATIENCE",
-    "PHONE",
-    "ROOT",
-    "Quiet",
-    "Visit",
-    "chromium",
-    "lacking",
-    "visit",
-]
-
 ROOT = Path(__file__).resolve().parent.parent.parent
 HTML = Path(os.environ.get("FM_BOOK_HTML", ROOT / "_build" / "html"))
 CONTENTS = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 PAGES = [CONTENTS["root"], *(entry["file"] for part in CONTENTS["parts"] for entry in part["chapters"])]
+OTHER_PAGES = ["search", "genindex"]
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 740}
 PATIENCE = 180_000  # milliseconds
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+LOOKS: dict[str, dict[str, Any]] = {
+    "desktop": {"viewport": DESKTOP, "color_scheme": "light"},
+    "dark": {"viewport": DESKTOP, "color_scheme": "dark"},
+    "phone": {"viewport": PHONE, "color_scheme": "light"},
+    "without scripts": {"viewport": DESKTOP, "java_script_enabled": False},
+    "print": {"viewport": DESKTOP, "color_scheme": "light"},
+}
 
 
 def lacking(reason: str) -> None:
@@ -53,20 +35,6 @@ def lacking(reason: str) -> None:
     if os.environ.get("FM_REQUIRE_BROWSER") == "1":
         pytest.fail(f"FM_REQUIRE_BROWSER=1, but {reason}")
     pytest.skip(reason)
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
-
-def chromium() -> str:
-    """Address of an installed Chromium."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        lacking("no Chromium was found: `apt install chromium` brings it on Debian and Ubuntu")
-    return found
 
 
 @dataclass
@@ -77,17 +45,12 @@ class Visit:
     troubles: list[str] = field(default_factory=list)
 
 
-def visit(
-    browser: Browser,
-    address: str,
-    name: str,
-    viewport: dict[str, int] = DESKTOP,
-    theme: str = "light",
-    motion: str = "no-preference",
-) -> Visit:
+def visit(browser: Browser, address: str, name: str, look: str = "desktop") -> Visit:
     """Open a page, refuse whatever does not come from the book itself, and note every trouble."""
-    page = browser.new_page(viewport=viewport, color_scheme=theme, reduced_motion=motion)
+    page = browser.new_page(**LOOKS[look])
     page.set_default_timeout(PATIENCE)
+    if look == "print":
+        page.emulate_media(media="print")
     seen = Visit(page)
 
     def decide(route: Route) -> None:
@@ -108,3 +71,8 @@ def visit(
     page.goto(f"{address}/{name}.html", wait_until="load")
     page.wait_for_load_state("networkidle")
     return seen
+
+
+def on(pages: list[str], look: str = "desktop") -> pytest.MarkDecorator:
+    """Run a test on each of the pages, which its argument `opened` is then a visit to."""
+    return pytest.mark.parametrize("opened", [(page, look) for page in pages], ids=pages, indirect=True)

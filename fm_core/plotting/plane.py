@@ -1,0 +1,286 @@
+"""Distributions in the plane: density as a filled image, particles, paths, and the field that moves them.
+
+Each function draws one layer on given axes, so that a picture is the sum of its layers, density first. The axes keep
+their proportions and lose ticks and frame: in these pictures the shape counts, not the coordinate. On the near-white
+card a layer is drawn in dark ink; over a density, which is dark where little is, the same layer turns white by itself.
+
+``figure_frames`` turns drawn figures into bytes. The layout of the first frame is kept for all: laying out costs more
+than drawing, and a layout of its own would make each frame jump.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from fm_core.plotting._arrays import as_array
+from fm_core.plotting.style import CARD, COLORS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+__all__ = ["figure_frames", "plane_mesh", "plot_density", "plot_field", "plot_particles", "plot_paths"]
+
+_INK = "#22262B"
+_FIELD = "#6A7078"  # quieter than the particles that it moves
+_ARROWS = 13  # arrows along a side, at most; more make a carpet
+_LONGEST = 0.9  # of the distance between two arrows
+
+
+def plane_mesh(limit: float = 3.0, n: int = 41) -> np.ndarray:
+    """Points of a square grid over ``[-limit, limit]²``, row by row from the bottom.
+
+    ``mesh.reshape(n, n, 2)[i, j]`` is ``(x_j, y_i)``, so values on the mesh become an image by ``reshape(n, n)`` with
+    the y axis upwards (``origin="lower"``).
+
+    Args:
+        limit: half the side, positive.
+        n: points along a side, at least 2.
+
+    Returns:
+        ``(n * n, 2)``, float32.
+
+    Raises:
+        ValueError: a limit that is not positive, or fewer than 2 points along a side.
+
+    Explained in the chapter *From noise to data along a flow*.
+    """
+    if not (np.isfinite(limit) and limit > 0):
+        raise ValueError(f"limit={limit}; the mesh spans [-limit, limit], so it must be a positive number such as 3.")
+    if n != int(n) or n < 2:
+        raise ValueError(f"n={n}; a mesh needs a whole number of points along a side, at least 2.")
+    line = np.linspace(-limit, limit, int(n), dtype=np.float32)
+    x, y = np.meshgrid(line, line)
+    return np.stack([x.ravel(), y.ravel()], axis=1)
+
+
+def plot_density(ax: Axes, mesh: Any, density: Any, *, cmap: str = "cividis", limit: float | None = None) -> AxesImage:
+    """Draw a density on a mesh as a filled image.
+
+    Args:
+        ax: where to draw.
+        mesh: ``(n * n, 2)``, as :func:`plane_mesh` gives it.
+        density: ``(n * n,)``, per unit of area, not negative.
+        cmap: colour map, from little to much.
+        limit: the density that gets the last colour; by default the largest on the mesh. Give the same number to
+            panels that are compared.
+
+    Raises:
+        ValueError: a mesh that is no square grid, a density of another shape or with negative or undefined values.
+
+    Explained in the chapter *From noise to data along a flow*.
+    """
+    x, y = _sides(mesh)
+    values = as_array(density)
+    if values.shape != (len(x) * len(y),):
+        raise ValueError(
+            f"density has shape {values.shape}; the mesh wants one number per point, ({len(x) * len(y)},)."
+        )
+    if not np.isfinite(values).all() or values.min() < 0:
+        raise ValueError("density holds negative or undefined values; give the density itself, exp(log_density).")
+    if limit is None:
+        limit = float(values.max()) or 1.0
+    if not limit > 0:
+        raise ValueError(f"limit={limit}; the colours span [0, limit], so it must be positive.")
+    half = ((x[1] - x[0]) / 2, (y[1] - y[0]) / 2)  # the outer pixels are centred on the outer points
+    picture = ax.imshow(
+        values.reshape(len(y), len(x)), cmap=cmap, vmin=0, vmax=limit, origin="lower", interpolation="bilinear",
+        extent=(x[0] - half[0], x[-1] + half[0], y[0] - half[1], y[-1] + half[1]), aspect="equal",
+    )  # fmt: skip
+    _plane(ax, x, y)
+    return picture
+
+
+def plot_field(
+    ax: Axes,
+    mesh: Any,
+    velocity: Any,
+    *,
+    kind: Literal["arrows", "stream"] = "arrows",
+    color: str | None = None,
+    reference: float | None = None,
+) -> None:
+    """Draw a velocity field of the plane, as arrows or as streamlines.
+
+    Arrows are as long as the velocity is large; where the mesh is fine, only some of its points get one. Streamlines
+    run along the field at one moment and are thicker where it is faster; only in a field that does not change with t
+    are they the paths of particles.
+
+    Args:
+        ax: where to draw.
+        mesh: ``(n * n, 2)``, as :func:`plane_mesh` gives it.
+        velocity: ``(n * n, 2)``, lengths per unit of time.
+        kind: ``"arrows"`` or ``"stream"``.
+        color: by default grey, and white over a density.
+        reference: the speed of the longest arrow or thickest line; by default the 98th percentile on the mesh. Give
+            the same number to panels that are compared.
+
+    Raises:
+        ValueError: a mesh that is no square grid, a velocity of another shape or with undefined values, another kind,
+            a reference that is not positive.
+
+    Explained in the chapter *From noise to data along a flow*.
+    """
+    x, y = _sides(mesh)
+    field = as_array(velocity)
+    if field.shape != (len(x) * len(y), 2):
+        raise ValueError(
+            f"velocity has shape {field.shape}; the mesh wants one vector per point, {len(x) * len(y), 2}."
+        )
+    if not np.isfinite(field).all():
+        raise ValueError("velocity holds undefined values; look for a division by 1 - t at t = 1.")
+    if kind not in ("arrows", "stream"):
+        raise ValueError(f"kind={kind!r} is unknown; choose 'arrows' or 'stream'.")
+    speed = np.hypot(*field.T)
+    if reference is None:
+        reference = float(np.percentile(speed, 98)) or 1.0
+    if not reference > 0:
+        raise ValueError(f"reference={reference}; it is the speed of the longest arrow, so it must be positive.")
+    color = color or ("white" if ax.images else _FIELD)
+    grid = field.reshape(len(y), len(x), 2).astype(float)
+    strength = np.minimum(speed / reference, 1).reshape(len(y), len(x))
+    if kind == "stream":
+        ax.streamplot(
+            x, y, grid[..., 0], grid[..., 1], color=color, density=1.0, linewidth=0.4 + 1.4 * strength, arrowsize=0.8,
+            zorder=1.5,
+        )  # fmt: skip
+    else:
+        step = max(1, -(-max(len(x), len(y)) // _ARROWS))
+        pick = (slice((len(y) - 1) % step // 2, None, step), slice((len(x) - 1) % step // 2, None, step))
+        xs, ys = np.meshgrid(x[pick[1]], y[pick[0]])
+        shorten = np.minimum(1, reference / np.maximum(speed, 1e-30)).reshape(strength.shape)  # none crosses the next
+        u, v = np.moveaxis(grid[pick] * shorten[pick][..., None], -1, 0)
+        ax.quiver(
+            xs, ys, u, v, color=color, pivot="mid", angles="xy", scale_units="xy", units="xy",
+            scale=reference / (_LONGEST * step * (x[1] - x[0])), width=0.07 * step * (x[1] - x[0]), headwidth=3.6,
+            headlength=4.2, headaxislength=3.8, minshaft=1.3, minlength=0.3, zorder=1.5,
+        )  # fmt: skip
+    _plane(ax, x, y)
+
+
+def plot_particles(
+    ax: Axes, x: Any, *, color: str | None = None, size: float = 6, label: str | None = None
+) -> PathCollection:
+    """Draw particles as dots.
+
+    Args:
+        ax: where to draw; without a density or a field under it, its limits follow the particles.
+        x: ``(N, 2)``.
+        color: by default blue, and white over a density.
+        size: area of a dot, in square points.
+        label: for a legend.
+
+    Raises:
+        ValueError: particles of another shape.
+
+    Explained in the chapter *From noise to data along a flow*.
+    """
+    points = as_array(x)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"x has shape {points.shape}; particles in the plane have shape (N, 2).")
+    color = color or ("white" if ax.images else COLORS["base"])
+    dots = ax.scatter(*points.T, s=size, color=color, alpha=0.75, linewidths=0, label=label, zorder=2)
+    _plane(ax)
+    return dots
+
+
+def plot_paths(ax: Axes, states: Any, *, color: str | None = None, linewidth: float = 0.8) -> None:
+    """Draw the ways of particles as thin lines, each with a dot at its end.
+
+    Args:
+        ax: where to draw; without a density or a field under it, its limits follow the paths.
+        states: ``(T, N, 2)``, as in ``Trajectory.x``.
+        color: by default dark ink, and white over a density.
+        linewidth: in points.
+
+    Raises:
+        ValueError: states of another shape.
+
+    Explained in the chapter *From noise to data along a flow*.
+    """
+    from matplotlib.collections import LineCollection
+
+    ways = as_array(states)
+    if ways.ndim != 3 or ways.shape[2] != 2 or 0 in ways.shape:
+        raise ValueError(f"states have shape {ways.shape}; paths in the plane have shape (T, N, 2).")
+    color = color or _ink(ax)
+    ax.add_collection(
+        LineCollection(list(ways.swapaxes(0, 1)), colors=color, linewidths=linewidth, alpha=0.6, zorder=1.8)
+    )
+    ax.scatter(*ways[-1].T, s=8 * linewidth, color=color, linewidths=0, zorder=2)
+    _plane(ax)
+
+
+def figure_frames(
+    draw: Callable[[Figure, int], Any], count: int, *, figsize: tuple[float, float], dpi: float = 110
+) -> np.ndarray:
+    """Draw ``count`` figures and return their pixels.
+
+    The layout is worked out for the first frame and kept, so that nothing jumps: every frame should have the same axes.
+
+    Args:
+        draw: called as ``draw(figure, k)`` with an empty figure, for k = 0, ..., count - 1.
+        count: how many frames, at least 1.
+        figsize: width and height in inches.
+        dpi: pixels per inch.
+
+    Returns:
+        ``(count, H, W, 3)`` bytes.
+
+    Raises:
+        ValueError: no frames, or a size that is not positive.
+
+    Used by the sliders of ``fm_core.widgets``.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if count != int(count) or count < 1:
+        raise ValueError(f"count={count}; a film needs a whole number of frames, at least 1.")
+    if not (len(figsize) == 2 and min(figsize) > 0 and dpi > 0):
+        raise ValueError(f"figsize={figsize} inches at dpi={dpi}; width, height and dpi must be positive.")
+    frames, places = [], None
+    for k in range(int(count)):
+        figure = Figure(figsize=figsize, dpi=dpi, facecolor=CARD)  # a new one is made faster than an old one is cleared
+        canvas = FigureCanvasAgg(figure)
+        draw(figure, k)
+        if places is not None and len(places) == len(figure.axes):
+            figure.set_layout_engine("none")
+            for ax, place in zip(figure.axes, places, strict=True):
+                ax.set_position(place, which="original")
+        canvas.draw()
+        places = [ax.get_position(original=True) for ax in figure.axes]
+        frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return np.stack(frames)
+
+
+def _sides(mesh: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The x and the y coordinates of a square mesh, float64."""
+    points = as_array(mesh)
+    n = round(len(points) ** 0.5) if points.ndim == 2 else 0
+    if n < 2 or points.shape != (n * n, 2):
+        raise ValueError(f"mesh has shape {points.shape}; it must be (n * n, 2), as plane_mesh gives it.")
+    grid = points.reshape(n, n, 2).astype(float)
+    x, y = np.linspace(*grid[0, [0, -1], 0], n), np.linspace(*grid[[0, -1], 0, 1], n)
+    if not (x[1] > x[0] and y[1] > y[0] and np.allclose(grid, np.stack(np.meshgrid(x, y), -1), atol=1e-4)):
+        raise ValueError("mesh is no grid with rows from the bottom to the top; make it with plane_mesh(limit, n).")
+    return x, y
+
+
+def _ink(ax: Axes) -> str:
+    return "white" if ax.images else _INK
+
+
+def _plane(ax: Axes, x: np.ndarray | None = None, y: np.ndarray | None = None) -> None:
+    """Equal proportions, no ticks, no frame; with a mesh, its limits."""
+    ax.set(xticks=[], yticks=[])
+    ax.set_aspect("equal")
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    if x is not None and y is not None:
+        ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
