@@ -27,7 +27,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util import logging
 
-__all__ = ["PACKAGES", "Package", "fetch", "node_command", "npm_command", "setup", "unpack"]
+__all__ = ["PACKAGES", "Package", "base64_sha512", "fetch", "node_command", "npm_command", "setup", "unpack"]
 
 NETWORK = "https://cdn.jsdelivr.net/npm"
 PATIENCE = 180  # seconds for one package to arrive
@@ -140,8 +140,13 @@ def _wheel() -> Iterator[tuple[Path, Path]]:
             yield wheel / node, client
 
 
+def base64_sha512(content: bytes) -> str:
+    """The hash by which the registry names a package's content."""
+    return base64.b64encode(hashlib.sha512(content).digest()).decode()
+
+
 def _holds(archive: Path, sha512: str) -> bool:
-    return archive.is_file() and base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() == sha512
+    return archive.is_file() and base64_sha512(archive.read_bytes()) == sha512
 
 
 def fetch(package: Package, store: Path, npm: Sequence[str] | None) -> Path:

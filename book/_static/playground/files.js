@@ -8,14 +8,9 @@
  * @returns {Promise<Uint8Array<ArrayBuffer>>}
  */
 export async function fetchFile({ url, integrity }, onBytes = () => {}) {
-  let response;
-  try {
-    response = await fetch(url, integrity ? { integrity } : {});
-  } catch (error) {
-    throw new Error(`The file ${url} could not be fetched, or is not the one that belongs here.`, { cause: error });
-  }
-  if (!response.ok) {
-    throw new Error(`The file ${url} could not be fetched: the server answered ${response.status}.`);
+  const response = await fetch(url, integrity ? { integrity } : {}).catch(() => null);
+  if (!response?.ok) {
+    throw new Error(await whyNot(url, response));
   }
   const parts = [];
   const reader = response.body.getReader();
@@ -24,6 +19,17 @@ export async function fetchFile({ url, integrity }, onBytes = () => {}) {
     onBytes(part.value.length);
   }
   return unpacked(new Uint8Array(await new Blob(parts).arrayBuffer()));
+}
+
+/** A browser that refuses a file does not say why: it may be another one, or none, or out of reach. */
+async function whyNot(url, response) {
+  const answer = response ?? (await fetch(url, { method: "HEAD" }).catch(() => null));
+  if (!answer) {
+    return `The file ${url} could not be reached.`;
+  }
+  return answer.ok
+    ? `The file ${url} is not the one that belongs here: its hash is another.`
+    : `The file ${url} could not be fetched: the server answered ${answer.status}.`;
 }
 
 /** Bytes that begin like a gzip file are unpacked. Some servers do that on the way, so the name would not tell. */

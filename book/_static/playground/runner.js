@@ -74,6 +74,9 @@ export class Runner {
     const bytes = await this.engine.missingBytes(this.networks);
     const what = this.networks.length > 1 ? "networks" : "network";
     this.go.textContent = bytes > 0 ? `Load the ${what} (${megabytes(bytes)})` : this.label;
+    if (bytes === 0 && this.#turn === 0 && !this.#loading) {
+      this.status.textContent = ""; // another part has fetched them
+    }
   }
 
   async #load() {

@@ -24,7 +24,7 @@ const SPACINGS = {
 };
 const DIGITS = { 1: "One digit", 4: "Four digits", 9: "Nine digits" };
 const SEEDS = 10_000; // short enough to be told to a friend
-const FIRST_SEED = 13;
+const FIRST_SEED = 0; // the first there is, not the nicest
 
 const mounts = { digits: mountDigits, drawing: mountDrawing, first: mountFirst };
 
@@ -137,7 +137,7 @@ async function mountDrawing({ section, part, engine, known, explain }) {
   const stage = new Stage(part("stage"));
   const start = part("start");
   const said = part("start-value");
-  let noise = 1;
+  let noise = FIRST_SEED;
   const moment = () => Number(start.value) / 100;
   const request = () => ({
     networks: known,
