@@ -59,16 +59,23 @@ def launchers(address: str) -> dict[str, str]:
 
 
 def theme_options(pyproject: Path, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """The options that depend on the repository's address, and the bar across the top, which stays empty."""
+    """The options that depend on the repository's address, and those that Jupyter Book's settings have no name for."""
     address = repository(pyproject, environ)
     buttons = dict.fromkeys(("use_repository_button", "use_edit_page_button", "use_issues_button"), bool(address))
     known = {"repository_url": address, "repository_branch": "main"} if address else {}
-    return {**known, **buttons, "launch_buttons": launchers(address), "navbar_persistent": []}
+    return {
+        **known,
+        **buttons,
+        "launch_buttons": launchers(address),
+        "navbar_persistent": [],
+    }
 
 
 def _tell_theme(app: Sphinx, config: Config) -> None:
     config.html_theme_options.update(theme_options(Path(app.srcdir) / "pyproject.toml"))
+    config.html_theme_options["logo"] = {"text": config.html_title, "alt_text": ""}  # these words say what the logo is
     config.html_baseurl = site()
+    config.html_logo = config.html_favicon = "book/_static/logo.svg"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
