@@ -34,9 +34,19 @@ ADDRESSES = {  # file: what stands before and after `owner/name` in it
 
 
 def repository(root: Path = ROOT) -> str:
-    """The repository's address, as pyproject.toml gives it, without a slash or `.git` at its end."""
+    """The repository's address, as pyproject.toml gives it, without a slash or `.git` at its end.
+
+    Raises:
+        ValueError: there is none, so that a first cell cannot say where to install the package from.
+    """
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return project["urls"]["Repository"].rstrip("/").removesuffix(".git")
+    address = project.get("urls", {}).get("Repository", "").rstrip("/").removesuffix(".git")
+    if not address:
+        raise ValueError(
+            "Repository='' in pyproject.toml, under [project.urls]; the notebooks' first cell installs the package "
+            'from there. Write the address, as in Repository = "https://github.com/OWNER/NAME".'
+        )
+    return address
 
 
 def first_cell(address: str) -> dict[str, Any]:
