@@ -25,7 +25,7 @@ from tqdm import trange
 
 from fm_core.data import Digits
 
-__all__ = ["DigitClassifier", "class_probabilities", "load_classifier", "train_classifier"]
+__all__ = ["DigitClassifier", "class_probabilities", "load_classifier", "shipped_tensors", "train_classifier"]
 
 CLASSES = 10
 SHIFT = 2  # pixels, in each direction
@@ -76,24 +76,35 @@ def load_classifier(device: str | torch.device = "cpu") -> DigitClassifier:
         device: where it lives.
 
     Raises:
-        ValueError: the weights do not match the hash in their ``config.json``.
+        ValueError: the weights are damaged.
 
     What it was trained on, and how well it reads, is in its model card, ``fm_core/pretrained/classifier/README.md``.
     """
+    network = DigitClassifier()
+    tensors = shipped_tensors("model.safetensors")
+    network.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+    return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def shipped_tensors(name: str) -> dict[str, Tensor]:
+    """The tensors of a file that is shipped with the classifier, after its hash has been checked.
+
+    Args:
+        name: ``"model.safetensors"`` or ``"reference.safetensors"``, in ``fm_core/pretrained/classifier``.
+
+    Raises:
+        ValueError: the file does not match the hash in ``config.json`` beside it.
+    """
     folder = files("fm_core").joinpath("pretrained/classifier")
-    content = folder.joinpath("model.safetensors").read_bytes()
-    expected, digest = (
-        json.loads(folder.joinpath("config.json").read_text())["sha256"],
-        hashlib.sha256(content).hexdigest(),
-    )
+    content = folder.joinpath(name).read_bytes()
+    expected = json.loads(folder.joinpath("config.json").read_text())["sha256"][name]
+    digest = hashlib.sha256(content).hexdigest()
     if digest != expected:
         raise ValueError(
-            f"pretrained/classifier/model.safetensors has SHA-256 {digest[:12]}..., but its config.json names "
-            f"{expected[:12]}...: the file is damaged or not the one that belongs here. Install fm-core again."
+            f"pretrained/classifier/{name} has SHA-256 {digest[:12]}..., but its config.json names {expected[:12]}...: "
+            "the file is damaged or not the one that belongs here. Install fm-core again."
         )
-    network = DigitClassifier()
-    network.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in load(content).items()})
-    return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    return load(content)
 
 
 def train_classifier(
@@ -190,7 +201,8 @@ def _stage(c_in: int, c_out: int, stride: int = 1) -> list[nn.Module]:
 def _scaled(network: DigitClassifier, images: Tensor) -> DigitClassifier:
     """The same function of the image, with features whose variances add up to VARIANCE."""
     features = torch.cat([network.features(part) for part in images.split(500)])
-    factor = (VARIANCE / features.double().var(dim=0, correction=0).sum()).sqrt().item()
+    variance = features.double().var(dim=0, correction=0).sum().item()
+    factor = (VARIANCE / variance) ** 0.5 if variance > 0 else 1.0
     norm = network.body[-2]
     norm.weight *= factor  # max(0, c y) = c max(0, y)
     norm.bias *= factor

@@ -1,0 +1,89 @@
+"""Everything at once: the metrics of a set of samples against the shipped reference, with intervals.
+
+The reference comes with the package, so an evaluation needs no download: moments of the features of MNIST's 60,000
+training and 10,000 test digits, and the features themselves of every second test digit, shuffled. Every second, because
+the first half of MNIST's test set comes from other writers than the second and is easier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fm_core.classifier import shipped_tensors
+from fm_core.metrics.distances import Moments, frechet_distance, kernel_distance
+from fm_core.metrics.intervals import Interval, bootstrap_interval
+from fm_core.metrics.neighbours import nearest_neighbours, precision_recall
+from fm_core.metrics.reading import class_balance, classes, confidence, features
+
+__all__ = ["Reference", "load_reference", "scorecard"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the metrics compare with.
+
+    Attributes:
+        test: moments of the 10,000 test digits, which the classifier has not seen. The usual choice.
+        train: moments of the 60,000 training digits.
+        features: ``(5000, 64)``, of every second test digit, in shuffled order: the first n are n digits at random.
+    """
+
+    test: Moments
+    train: Moments
+    features: Tensor
+
+
+def load_reference() -> Reference:
+    """The reference statistics that come with the package.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    held = shipped_tensors("reference.safetensors")
+    splits = {
+        name: Moments(held[f"{name}.mean"], held[f"{name}.covariance"], int(held[f"{name}.count"]))
+        for name in ("test", "train")
+    }
+    return Reference(**splits, features=held["features"].float())
+
+
+def scorecard(images: Tensor, *, training: Tensor | None = None, resamples: int = 300) -> dict[str, Interval]:
+    """All metrics of a set of images, each with its bootstrap interval.
+
+    Args:
+        images: ``(N, 1, 28, 28)``, N at least 2; 1,000 or more to be of use, and the same N for all that is compared.
+        training: training images ``(M, 1, 28, 28)`` on the same device, to look for copies.
+        resamples: of the bootstrap.
+
+    Returns:
+        ``frechet`` and ``kernel`` (distances to the test digits), ``precision``, ``recall``, ``confidence``,
+        ``imbalance`` (of the classes) and, with ``training``, ``pixel_neighbour`` and ``feature_neighbour`` (mean
+        distances to the nearest training digit). Precision, recall and the kernel distance compare with as many
+        reference digits as there are images, 5,000 at most.
+
+    Used by ``python -m fm_core.experiments compare`` and in the chapter *Can we trust the ruler?*.
+    """
+    reference, seen = load_reference(), features(images).cpu()
+    some = reference.features[: len(seen)]
+    inside = precision_recall(some, seen)
+
+    def interval(statistic: Callable[..., Any], sample: Tensor) -> Interval:
+        return bootstrap_interval(statistic, sample, resamples=resamples)
+
+    card = {
+        "frechet": interval(lambda x: frechet_distance(x, reference.test), seen),
+        "kernel": interval(lambda x: kernel_distance(x, some), seen),
+        "precision": interval(torch.mean, inside.fake_inside.double()),
+        "recall": interval(torch.mean, inside.real_inside.double()),
+        "confidence": interval(torch.mean, confidence(seen)),
+        "imbalance": interval(class_balance, classes(seen)),
+    }
+    if training is not None:
+        card["pixel_neighbour"] = interval(torch.mean, nearest_neighbours(images, training).distance)
+        card["feature_neighbour"] = interval(torch.mean, nearest_neighbours(seen, features(training).cpu()).distance)
+    return card
