@@ -5,10 +5,18 @@ from __future__ import annotations
 import sys
 
 from fm_core.experiments.ablation import Ablation
+from fm_core.experiments.benchmark import Benchmark
 from fm_core.experiments.compare import Compare
+from fm_core.experiments.train_classifier import TrainClassifier
 from fm_core.experiments.train_published import TrainPublished
 
-EXPERIMENTS = {"train-published": TrainPublished, "compare": Compare, "ablation": Ablation}
+EXPERIMENTS = {
+    "train-published": TrainPublished,
+    "classifier": TrainClassifier,
+    "compare": Compare,
+    "ablation": Ablation,
+    "benchmark": Benchmark,
+}
 
 
 def main() -> None:
