@@ -129,8 +129,8 @@ two pixels, every fourth image mixed with noise and its label with "cannot tell"
 | time | {facts["seconds"]:,.0f} s, on a machine that did other work at the same time |
 | code | commit `{made["git_commit"]}`; {versions} |
 | weights | `model.safetensors`, half precision, {size["model.safetensors"]:.0f} kB |
-| reference | `reference.safetensors`, {size["reference.safetensors"]:.0f} kB: the features of every second test digit, and \
-mean and covariance of the features of all training digits |
+| reference | `reference.safetensors`, {size["reference.safetensors"]:.0f} kB: features of every second test digit, \
+and mean and covariance of the features of all training digits |
 
 **The training images** were recovered from PNG copies of MNIST and differ a little from the official files; the chapter
 *Residual vs. Base* says by how much. The test images are the official ones.

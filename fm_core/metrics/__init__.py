@@ -7,7 +7,7 @@ was given, while :func:`bootstrap_interval` puts an interval around any of them.
 of samples on, is measured in the chapter *Can we trust the ruler?*.
 """
 
-from fm_core.metrics.distances import Moments, frechet_distance, kernel_distance, moments
+from fm_core.metrics.distances import Moments, frechet_distance, kernel_distance, kernel_interval, moments
 from fm_core.metrics.intervals import Interval, bootstrap_interval
 from fm_core.metrics.neighbours import Neighbours, PrecisionRecall, nearest_neighbours, precision_recall
 from fm_core.metrics.reading import class_balance, classes, confidence, features
@@ -26,6 +26,7 @@ __all__ = [
     "features",
     "frechet_distance",
     "kernel_distance",
+    "kernel_interval",
     "load_reference",
     "moments",
     "nearest_neighbours",

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance, poly_kernel
 
+from fm_core.metrics.intervals import Interval, bootstrap_interval
 from fm_core.metrics.reading import as_features
 
-__all__ = ["Moments", "frechet_distance", "kernel_distance", "moments"]
+__all__ = ["Moments", "frechet_distance", "kernel_distance", "kernel_interval", "moments"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
     return float(metric.compute())
 
 
-def kernel_distance(a: Tensor, b: Tensor, *, subset_size: int = 1000, subsets: int = 20, seed: int = 0) -> float:
+def kernel_distance(a: Tensor, b: Tensor, *, subset_size: int = 2000, subsets: int = 10, seed: int = 0) -> float:
     """Kernel distance between two sets: the squared maximum mean discrepancy with a cubic kernel.
 
     ``E k(a, a') + E k(b, b') - 2 E k(a, b)`` with ``k(x, y) = (x · y / D + 1)³``, over pairs of *different* images. It
@@ -104,6 +105,35 @@ def kernel_distance(a: Tensor, b: Tensor, *, subset_size: int = 1000, subsets: i
         metric.update(a, real=True)
         metric.update(b, real=False)
         return float(metric.compute()[0])
+
+
+def kernel_interval(a: Tensor, b: Tensor, *, resamples: int = 300, level: float = 0.95, seed: int = 0) -> Interval:
+    """The kernel distance with its bootstrap interval over ``a``; ``b`` is held fixed.
+
+    The same as ``bootstrap_interval(lambda x: kernel_distance(x, b), a)`` for two sets of equal size, in a fraction of
+    the time: each kernel is computed once, and a resample only counts how often each image was drawn.
+
+    Args:
+        a, b: images ``(N, 1, 28, 28)`` or features ``(N, D)``; memory grows with the square of N, 0.6 GB at 5,000.
+        resamples, level, seed: as in :func:`~fm_core.metrics.bootstrap_interval`.
+
+    Raises:
+        ValueError: fewer than two images, or features of different widths.
+    """
+    a, b = as_features(a, "a", least=2), as_features(b, "b", least=2)
+    _same_width(a, b)
+    n, m = len(a), len(b)
+    own = poly_kernel(a, a)  # (N, N)
+    cross = poly_kernel(a, b).mean(dim=1)  # (N,)
+    other = poly_kernel(b, b)
+    constant = (other.sum() - other.diagonal().sum()) / (m * (m - 1))
+
+    def distance(drawn: Tensor) -> Tensor:
+        count = torch.bincount(drawn, minlength=n).double()
+        pairs = count @ own @ count - count @ own.diagonal()  # of different draws, as torchmetrics counts them
+        return pairs / (n * (n - 1)) + constant - 2 * count @ cross / n
+
+    return bootstrap_interval(distance, torch.arange(n), resamples=resamples, level=level, seed=seed)
 
 
 class _Given(nn.Module):

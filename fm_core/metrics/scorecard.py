@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fm_core.classifier import shipped_tensors
-from fm_core.metrics.distances import Moments, frechet_distance, kernel_distance, moments
+from fm_core.metrics.distances import Moments, frechet_distance, kernel_interval, moments
 from fm_core.metrics.intervals import Interval, bootstrap_interval
 from fm_core.metrics.neighbours import nearest_neighbours, precision_recall
 from fm_core.metrics.reading import class_balance, classes, confidence, features
@@ -76,7 +76,7 @@ def scorecard(images: Tensor, *, training: Tensor | None = None, resamples: int 
 
     card = {
         "frechet": interval(lambda x: frechet_distance(x, reference.moments), seen),
-        "kernel": interval(lambda x: kernel_distance(x, some), seen),
+        "kernel": kernel_interval(seen[: len(some)], some, resamples=resamples),
         "precision": interval(torch.mean, inside.fake_inside.double()),
         "recall": interval(torch.mean, inside.real_inside.double()),
         "confidence": interval(torch.mean, confidence(seen)),
