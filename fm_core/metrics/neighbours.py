@@ -72,9 +72,8 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
         )
     real, fake = real.double().cpu(), fake.double().cpu()
     fake_inside, real_inside = _covered(fake, real, k), _covered(real, fake, k)
-    return PrecisionRecall(
-        fake_inside.float().mean().item(), real_inside.float().mean().item(), fake_inside, real_inside
-    )
+    precision, recall = (inside.double().mean().item() for inside in (fake_inside, real_inside))
+    return PrecisionRecall(precision, recall, fake_inside, real_inside)
 
 
 def nearest_neighbours(x: Tensor, reference: Tensor) -> Neighbours:
