@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,9 +17,10 @@ from fm_core.config import TrainConfig
 from fm_core.data import Digits, load_mnist, load_sample
 from fm_core.models import UNet
 from fm_core.provenance import resolve_device
+from fm_core.tracking import load_history
 from fm_core.training import train
 
-__all__ = ["GRADIENT", "GradientNorms", "digits", "finished", "store", "train_all"]
+__all__ = ["GRADIENT", "GradientNorms", "curves", "depths", "digits", "finished", "store", "train_all"]
 
 GRADIENT = "gradient/"  # prefix of the curves of GradientNorms
 
@@ -58,6 +60,23 @@ def depths(model: UNet) -> dict[str, nn.Module]:
 def _gradient_norm(part: nn.Module) -> torch.Tensor:
     gradients = [p.grad for p in part.parameters() if p.grad is not None]
     return torch.stack([g.square().sum() for g in gradients]).sum().sqrt() if gradients else torch.zeros(())
+
+
+def curves(config: TrainConfig) -> dict[str, tuple[list[int], list[float]]]:
+    """The recorded curves of a finished run, ``{name: (steps, values)}``; the gradients' norms before clipping.
+
+    Args:
+        config: of the run, tracked.
+    """
+    run_id = (finished(config) or {}).get("run_id")
+    if run_id is None:
+        raise ValueError(f"{config.folder}: no finished, tracked run of this recipe; train it first.")
+    found = {k: (s.tolist(), v) for k, (s, v) in load_history(run_id, uri=config.tracking_uri).items()}
+    parts = [k for k in found if k.startswith(GRADIENT)]
+    clipped = np.sqrt(sum(found[k][1] ** 2 for k in parts))
+    before = dict(zip(*found["grad_norm"], strict=True))
+    scale = np.array([before[step] for step in found[parts[0]][0]]) / clipped if parts else 1.0
+    return {k: (s, (v * scale if k in parts else v).tolist()) for k, (s, v) in found.items()}
 
 
 def store(out: Path) -> str:
