@@ -11,7 +11,7 @@ from fm_core.metrics.distances import Moments, frechet_distance, kernel_distance
 from fm_core.metrics.intervals import Interval, bootstrap_interval
 from fm_core.metrics.neighbours import Neighbours, PrecisionRecall, nearest_neighbours, precision_recall
 from fm_core.metrics.reading import class_balance, classes, confidence, features
-from fm_core.metrics.scorecard import Reference, load_reference, scorecard
+from fm_core.metrics.scorecard import Reference, in_reference, load_reference, scorecard
 
 __all__ = [
     "Interval",
@@ -25,6 +25,7 @@ __all__ = [
     "confidence",
     "features",
     "frechet_distance",
+    "in_reference",
     "kernel_distance",
     "kernel_interval",
     "load_reference",

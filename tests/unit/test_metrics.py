@@ -23,6 +23,7 @@ from fm_core.metrics import (
     confidence,
     features,
     frechet_distance,
+    in_reference,
     kernel_distance,
     kernel_interval,
     load_reference,
@@ -276,9 +277,16 @@ def test_the_shipped_numbers_hold_on_the_official_test_digits():
     record = json.loads((Path(fm_core.__file__).parents[1] / "book" / "results" / "classifier.json").read_text())
     seen = features(digits.images)
     assert (classes(seen) == digits.labels).double().mean().item() == pytest.approx(record["test_accuracy"], abs=3e-4)
-    reference, half = load_reference(), moments(seen[::2])
+    reference, half = load_reference(), moments(seen[in_reference(digits.labels)])
     assert frechet_distance(half, reference.moments) < 1e-3
-    assert nearest_neighbours(reference.features[:50], seen[::2]).distance.max() < 0.05  # half precision
+    assert nearest_neighbours(reference.features[:50], seen).distance.max() < 0.05  # half precision
+
+
+def test_the_reference_alternates_within_each_class():
+    assert in_reference(torch.tensor([7, 7, 1, 7, 1, 0])).tolist() == [True, False, True, True, False, True]
+    labels = torch.arange(10).repeat_interleave(torch.arange(1, 11))
+    inside = torch.bincount(labels[in_reference(labels)], minlength=10)
+    assert inside.tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
 def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
