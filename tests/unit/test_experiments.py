@@ -57,7 +57,8 @@ def test_the_matched_base_network_has_the_residuals_parameters_and_operations():
     whole, matched = (build_model(NETWORKS[n].model, widths=NETWORKS[n].widths) for n in ("residual", "base-matched"))
     assert parameters(matched) == pytest.approx(parameters(whole), rel=0.02)
     assert flops(matched) == pytest.approx(flops(whole), rel=0.02)
-    assert (parameters(whole), flops(whole)) == (summary(whole).parameters, summary(whole).flops)
+    small = BaseUNet((4, 8), 8)
+    assert (parameters(small), flops(small)) == (summary(small).parameters, summary(small).flops)
 
 
 @pytest.mark.parametrize("name", WIDTHS)
