@@ -55,7 +55,7 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
     Raises:
         ValueError: fewer than two images, or features of different widths.
 
-    Source: Dowson and Landau 1982, equation 4; as a metric of samples, Heusel et al. 2017. Explained in the chapter
+    Source: Dowson and Landau 1982; as a metric of samples, Heusel et al. 2017. Explained in the chapter
     *Can we trust the ruler?*.
     """
     a, b = (x if isinstance(x, Moments) else as_features(x, name, least=2) for x, name in ((a, "a"), (b, "b")))

@@ -8,6 +8,7 @@ resamples' own mean, and that spread is laid around the value.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,7 @@ def bootstrap_interval(
         samples: tensors or arrays, drawn from along their first axis; floating-point ones reach the statistic as
             float64, on the CPU.
         paired: draw the same rows from each sample, as for two networks that started from the same noise.
-        resamples: how many; 300 give ends to about a tenth of the interval's width.
+        resamples: how many; 300 give ends to about a tenth of the interval's width. 0 leaves the ends at NaN.
         level: share of cases in which the interval shall hold the truth.
         seed: of the resamples.
 
@@ -89,6 +90,8 @@ def bootstrap_interval(
         return float(statistic(*(r[torch.from_numpy(p)] for r, p in zip(rows, picks, strict=True))))
 
     value = float(statistic(*rows))
+    if resamples == 0:
+        return Interval(value, math.nan, math.nan)
     drawn = stats.bootstrap(
         [np.arange(n) for n in counts],
         on_rows,

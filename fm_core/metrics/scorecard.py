@@ -80,12 +80,12 @@ def scorecard(images: Tensor, *, training: Tensor | None = None, resamples: int 
     Args:
         images: ``(N, 1, 28, 28)``, N at least 2; 1,000 or more to be of use, and the same N for all that is compared.
         training: training images ``(M, 1, 28, 28)`` on the same device, to look for copies.
-        resamples: of the bootstrap.
+        resamples: of the bootstrap; 0 for values without intervals.
 
     Returns:
         ``frechet`` and ``kernel`` (distances to the reference), ``precision``, ``recall``, ``confidence``,
-        ``imbalance`` (of the classes) and, with ``training``, ``pixel_neighbour`` and ``feature_neighbour`` (mean
-        distances to the nearest training digit). Precision, recall and the kernel distance compare with as many
+        ``imbalance`` (of the classes) and, with ``training``, ``neighbour`` (mean distance to the nearest training
+        digit, in pixels). Precision, recall and the kernel distance compare with as many
         reference digits as there are images, at most all 5,001.
 
     Used by ``python -m fm_core.experiments compare`` and in the chapter *Can we trust the ruler?*.
@@ -106,6 +106,5 @@ def scorecard(images: Tensor, *, training: Tensor | None = None, resamples: int 
         "imbalance": interval(class_balance, classes(seen)),
     }
     if training is not None:
-        card["pixel_neighbour"] = interval(torch.mean, nearest_neighbours(images, training).distance)
-        card["feature_neighbour"] = interval(torch.mean, nearest_neighbours(seen, features(training).cpu()).distance)
+        card["neighbour"] = interval(torch.mean, nearest_neighbours(images, training).distance)
     return card

@@ -16,6 +16,7 @@ from fm_core.plotting.pacing import (
     quadratic,
     reverse_logarithmic,
 )
+from fm_core.plotting.scores import alarm_map, interval_panels
 from fm_core.plotting.style import (
     ARROW_COLOR,
     CARD,
@@ -37,11 +38,13 @@ __all__ = [
     "PACINGS",
     "VELOCITY_CMAP",
     "Frames",
+    "alarm_map",
     "block_average",
     "frame_durations",
     "frame_indices",
     "image_grid",
     "ink_arrows",
+    "interval_panels",
     "inverse_quadratic",
     "linear",
     "logarithmic",

@@ -303,11 +303,14 @@ def test_the_scorecard_tells_real_digits_from_noise():
     digits = load_sample("test").images[::2]
     noise = random(250, 1, 28, 28).float()
     good, bad = (scorecard(x, training=digits, resamples=20) for x in (digits, noise))
-    for name in ("frechet", "kernel", "pixel_neighbour", "feature_neighbour"):
+    for name in ("frechet", "kernel", "neighbour"):
         assert good[name].high < bad[name].low, name
     for name in ("precision", "recall", "confidence"):
         assert good[name].low > bad[name].high, name
-    assert good["pixel_neighbour"].value == good["feature_neighbour"].value == 0
+    assert good["neighbour"].value == 0
+    quick = scorecard(digits, resamples=0)
+    assert {name: interval.value for name, interval in quick.items()} == {name: good[name].value for name in quick}
+    assert all(math.isnan(interval.low) for interval in quick.values())
 
 
 # What is refused
