@@ -25,6 +25,7 @@ from fm_core.plotting.plane import (
     plot_particles,
     plot_paths,
 )
+from fm_core.plotting.scores import alarm_map, interval_panels
 from fm_core.plotting.style import (
     ARROW_COLOR,
     CARD,
@@ -47,6 +48,7 @@ __all__ = [
     "VELOCITY_CMAP",
     "Frames",
     "PathView",
+    "alarm_map",
     "block_average",
     "draw_path_grid",
     "figure_frames",
@@ -54,6 +56,7 @@ __all__ = [
     "frame_indices",
     "image_grid",
     "ink_arrows",
+    "interval_panels",
     "inverse_quadratic",
     "linear",
     "logarithmic",
