@@ -102,7 +102,7 @@ def sources(name: str) -> list[str]:
 @pytest.mark.parametrize("path", sorted((ROOT / "book").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_gpu_is_used_when_there_is_one(path: Path) -> None:
     code = "\n".join(sources(path.name))
-    works_a_network = re.search(r"\b(load_pretrained|train)\(", code)
+    works_a_network = re.search(r"\b(load_pretrained|TrainConfig)\(", code)
     chooses = re.search(r"resolve_device\(\)|cuda\.is_available\(\)", code)
     assert chooses or not works_a_network or path.stem in ON_THE_PROCESSOR, "no GPU is looked for"
 
