@@ -28,7 +28,8 @@ if "google.colab" in sys.modules:
     %pip install -q git+{repository}"""
 
 ADDRESSES = {  # file: what stands before and after `owner/name` in it
-    "README.md": r"(colab\.research\.google\.com/github/)[^/\s]+/[^/\s]+(/blob/)",
+    "README.md": r"((?:colab\.research\.google\.com/github|mybinder\.org/v2/gh|//github\.com)/)[^/\s]+/[^/\s]+"
+    r"(/(?:blob|main|actions)\b)",
     "CITATION.cff": r'(repository-code: "https://github\.com/)[^"]+(")',
 }
 

@@ -7,7 +7,8 @@ book of a fork then points at the fork. Where no address is known, every button 
 The address of the published pages follows in the same way: GitHub Pages' own when the book is built there, or what the
 environment variable FM_SITE says, for example for a domain of one's own. Elsewhere it is unknown.
 
-And newer versions of the theme's base put a second search field into a bar across the top of every page.
+And newer versions of the theme's base put a second search field into a bar across the top of every page, and load each
+icon twice: as a font, and from a script of 1.5 MB that replaces the letters of that font by drawings. The script goes.
 """
 
 from __future__ import annotations
@@ -78,7 +79,14 @@ def _tell_theme(app: Sphinx, config: Config) -> None:
     config.html_logo = config.html_favicon = "book/_static/logo.svg"
 
 
+def _leave_icons_to_the_fonts(app: Sphinx, error: Exception | None) -> None:
+    script = Path(app.outdir) / "_static" / "scripts" / "fontawesome.js"
+    if error is None and script.is_file():
+        script.write_text("/* The style sheets show the icons, as letters of a font. */\n", encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("config-inited", _tell_theme)
+    app.connect("build-finished", _leave_icons_to_the_fonts)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

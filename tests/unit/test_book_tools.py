@@ -220,6 +220,17 @@ def test_the_build_and_the_notebooks_read_the_same_address() -> None:
     assert theme_settings.repository(ROOT / "pyproject.toml", ELSEWHERE) == notebooks.repository()
 
 
+def test_one_command_carries_the_address_of_a_fork_everywhere(tmp_path: Path) -> None:
+    old = notebooks.repository().removeprefix("https://github.com/")
+    for name in ("pyproject.toml", "README.md", "CITATION.cff", "book/06_training.ipynb"):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text((ROOT / name).read_text(encoding="utf-8").replace(old, "a/b" if name[0] == "p" else old))
+    changed = notebooks.changes(tmp_path)
+    assert sorted(path.name for path in changed) == ["06_training.ipynb", "CITATION.cff", "README.md"]
+    assert all(old not in text and "a/b" in text for text in changed.values())
+
+
 def test_notebooks_cannot_be_written_without_an_address(tmp_path: Path) -> None:
     project(tmp_path, '[project.urls]\nRepository = ""\n')
     with pytest.raises(ValueError, match=r"Repository='' in pyproject.toml.*https://github.com/OWNER/NAME"):

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import page_cards
 import pictures
+import pictures_of_pages
 import plain_markup
 import pytest
-import still_pictures
 from docutils.core import publish_doctree
 from PIL import Image
 
@@ -57,21 +57,62 @@ def test_misleading_marks_are_taken_out(before: str, after: str) -> None:
     assert plain_markup.mended(before) == after
 
 
-def test_the_still_is_the_film_s_last_frame(tmp_path: Path) -> None:
-    shades = [Image.fromarray(np.full((4, 6), shade, dtype=np.uint8)) for shade in (10, 120, 240)]
-    shades[0].save(tmp_path / "film.gif", save_all=True, append_images=shades[1:], duration=50)
-    with Image.open(still_pictures.last_frame(tmp_path / "film.gif", tmp_path / "new" / "still.png")) as still:
-        assert still.size == (6, 4)
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    shades = [Image.fromarray(np.full((40, 60), shade, dtype=np.uint8)) for shade in (10, 120, 240)]
+    file = tmp_path / "film.gif"
+    shades[0].save(file, save_all=True, append_images=shades[1:], duration=[50, 70, 900], loop=0)
+    return file
+
+
+def test_the_still_is_the_film_s_last_frame(film: Path, tmp_path: Path) -> None:
+    with Image.open(pictures_of_pages.last_frame(film, tmp_path / "new" / "still.png")) as still:
+        assert still.size == (60, 40)
         assert np.abs(np.asarray(still.convert("L")).astype(int) - 240).max() <= 2
 
 
-def test_a_film_stands_in_a_picture_that_prefers_the_still() -> None:
+def test_the_lighter_film_has_the_same_pixels_at_the_same_times(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures_of_pages, "WORTH_IT", 1e9)
+    with Image.open(pictures_of_pages.lighter(film, tmp_path / "film.webp")) as copy, Image.open(film) as original:
+        assert copy.n_frames == original.n_frames == 3
+        assert copy.info["loop"] == 0
+        for k in range(3):
+            copy.seek(k)
+            original.seek(k)
+            assert (np.asarray(copy.convert("RGB")) == np.asarray(original.convert("RGB"))).all()
+            assert copy.info["duration"] == original.info["duration"]
+
+
+def test_the_lighter_picture_has_the_same_pixels(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (30, 30), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    Image.fromarray(noise).convert("RGB").save(tmp_path / "noise.png")
+    copy = pictures_of_pages.lighter(tmp_path / "noise.png", tmp_path / "noise.webp")
+    assert copy.stat().st_size < 0.9 * (tmp_path / "noise.png").stat().st_size
+    with Image.open(copy) as shown:
+        assert (np.asarray(shown.convert("L")) == noise).all()
+
+
+def test_a_copy_that_saves_nothing_is_not_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    monkeypatch.setattr(pictures_of_pages, "WORTH_IT", 0)
+    assert pictures_of_pages.lighter(tmp_path / "a.png", tmp_path / "a.webp") is None
+
+
+def test_a_page_offers_the_still_first_then_the_lighter_copy() -> None:
     image = '<img alt="x" src="../_images/film.gif" />'
-    made = still_pictures.FILM.sub(lambda found: still_pictures.with_still(found[0], found[1]), f"<p>{image}</p>")
+    made = pictures_of_pages.offered(image, "../_images/film.gif", still=True, light=True, first=True)
     still = '<source media="(prefers-reduced-motion: reduce)" srcset="../_images/film-still.png">'
-    assert made == f"<p><picture>{still}{image}</picture></p>"
-    other = '<img src="a.png">'
-    assert still_pictures.FILM.sub("gone", other) == other
+    assert made == f'<picture>{still}<source type="image/webp" srcset="../_images/film.webp">{image}</picture>'
+    later = pictures_of_pages.offered('<img src="a.svg">', "a.svg", still=False, light=False, first=False)
+    assert later == '<img loading="lazy" src="a.svg">'
+
+
+def test_only_files_of_the_book_are_touched() -> None:
+    assert pictures_of_pages.IMAGE.search('<img alt="a" src="../_images/a.png" width="3" />')[1] == "../_images/a.png"
+    for other in ('<img src="data:image/png;base64,a.png">', '<img src="https://a.example/a.png">'):
+        assert pictures_of_pages.IMAGE.search(other) is None
 
 
 def test_the_logo_and_the_card_are_what_the_command_draws() -> None:
