@@ -27,7 +27,7 @@ _HOME = {
     "solvers": ["TABLEAUX", "Trajectory", "from_torchdiffeq", "solve"],
     "tracking": ["MLflowTracker", "NullTracker", "load_history", "load_snapshots"],
     "training": ["TrainConfig", "TrainResult", "learning_rate", "train", "validation_loss"],
-    "widgets": ["compare_slider", "particles_slider", "path_slider", "time_slider", "trajectory_slider"],
+    "widgets": ["compare_slider", "live_field", "particles_slider", "path_slider", "time_slider", "trajectory_slider"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

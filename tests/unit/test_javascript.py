@@ -7,6 +7,7 @@ import math
 import os
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import numpy as np
 import pytest
 import torch
 from local_assets import node_command
+from torch import Tensor, nn
 
 from fm_core import TABLEAUX, paced_grid, solve, uniform_grid
 from fm_core.plotting import PACINGS, VELOCITY_CMAP, ink_arrows, to_uint8
+from fm_core.widgets import mlp_weights
 
 TESTS = sorted((Path(__file__).resolve().parents[1] / "js").glob("*.test.js"))
 
@@ -42,6 +45,24 @@ def xorshift_normals(count: int, seed: int) -> list[float]:
         angle = 2 * math.pi * draw() / word
         out += [radius * math.cos(angle), radius * math.sin(angle)]
     return out[:count]
+
+
+def plane() -> dict[str, Any]:
+    """Small networks of the plane with every pointwise function that the browser knows, and what they compute."""
+    torch.manual_seed(0)
+    x, t = torch.randn(7, 2), 0.3
+
+    def velocity(network: nn.Sequential) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, t: network(torch.cat([x, t.expand(len(x), 1)], dim=1))
+
+    found = {}
+    for name, function in {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}.items():
+        network = nn.Sequential(nn.Linear(3, 16), function(), nn.Linear(16, 16), function(), nn.Linear(16, 2))
+        v = velocity(network)(x, torch.tensor(t)).detach().flatten().tolist()
+        found[name] = {"description": mlp_weights(network), "velocity": v}
+        if name == "tanh":
+            end = solve(velocity(network), x, uniform_grid(24), method="rk4").x[-1].flatten().tolist()
+    return {"networks": found, "points": x.flatten().tolist(), "t": t, "flows": {"steps": 24, "end": end}}
 
 
 def reference() -> dict[str, Any]:
@@ -76,6 +97,7 @@ def reference() -> dict[str, Any]:
             "values": values.tolist(),
             "rgb": (matplotlib.colormaps[VELOCITY_CMAP]((values + 2) / 4)[:, :3] * 255).round().tolist(),
         },
+        "plane": plane(),
         "greys": {"x": levels.tolist(), "uint8": to_uint8(levels.reshape(1, -1)).flatten().tolist()},
     }
 

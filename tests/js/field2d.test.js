@@ -1,0 +1,32 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { flow, handful, readNetwork } from "../../fm_core/assets/field2d.js";
+import { difference, reference } from "./reference.js";
+
+const { networks, points, t, flows } = reference.plane;
+
+for (const [name, { description, velocity }] of Object.entries(networks)) {
+  test(`a network with ${name} gives PyTorch's velocities`, () => {
+    const found = readNetwork(description)(Float32Array.from(points), t);
+    assert.ok(difference(found, velocity) < 1e-5);
+  });
+}
+
+test("particles arrive where fm_core's RK4 takes them", () => {
+  const states = flow(readNetwork(networks.tanh.description), Float32Array.from(points), flows.steps);
+  assert.equal(states.length, flows.steps + 1);
+  assert.ok(difference(states[0], points) < 1e-6);
+  assert.ok(difference(states.at(-1), flows.end) < 1e-5);
+});
+
+test("a layer that the browser does not know is named", () => {
+  assert.throws(() => readNetwork({ layers: [{ kind: "maxout" }] }), /layer maxout is unknown; there are linear, tanh/);
+});
+
+test("a handful lies around the place that was clicked", () => {
+  const points = handful(1, -2, 24);
+  for (let i = 0; i < points.length; i += 2) {
+    assert.ok(Math.hypot(points[i] - 1, points[i + 1] + 2) <= 0.15);
+  }
+  assert.deepEqual([...points.subarray(0, 2)], [1, -2]);
+});
