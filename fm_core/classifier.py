@@ -124,7 +124,7 @@ def train_classifier(
 
     ``min_w E[-q · log softmax(f_w(x))]`` by AdamW, the learning rate falling linearly to 0. For three images of four,
     ``x`` is a shifted ``x_1`` and ``q`` its label; for the fourth, ``x = (1 - t) x_0 + t x_1`` with noise ``x_0`` and
-    ``t ~ U[0, 1]``, and ``q`` is s times the label plus (1 - s) times one tenth for each class, ``s = min(1, t / 0.8)``.
+    ``t ~ U[0, 1]``, and ``q`` is s times the label plus (1 - s) times a tenth for each class, ``s = min(1, t / 0.8)``.
 
     Args:
         digits: images ``(N, 1, 28, 28)`` in [-1, 1] with their labels 0 to 9.
