@@ -120,7 +120,7 @@ The small convolutional network that the metrics of this book look through. Load
 | network | five 3×3 convolutions, then 64 features, then ten classes; {facts["parameters"]:,} parameters |
 | data | {facts["data"]["train"]["source"]}; SHA-256 `{facts["data"]["train"]["sha256"]}` |
 | recipe | AdamW, lr 0.004 falling linearly to 0, {facts["steps"]:,} steps of {facts["batch_size"]}, shifts of up to \
-two pixels, every fourth image mixed with noise and its label with "cannot tell", seed {facts["seed"]} |
+two pixels, every fourth image mixed with noise and, where t < 0.8, its label with "cannot tell", seed {facts["seed"]} |
 | test accuracy | {facts["test_accuracy"]:.2%} on the official test digits, as shipped \
 ({facts["test_accuracy_before_rounding_to_half"]:.2%} before rounding to half precision) |
 | training accuracy | {facts["train_accuracy"]:.2%} |
