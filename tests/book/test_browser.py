@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-import theme_settings
 from browsing import CONTENTS, HTML, OTHER_PAGES, PAGES, ROOT, Visit, on, visit
 from playwright.sync_api import Browser, Page
 
@@ -111,7 +110,9 @@ def test_the_start_page_leads_to_the_book(browser: Browser, address: str) -> Non
 def test_the_colab_button_points_at_the_notebook(address: str, page: str) -> None:
     html = (HTML / f"{page}.html").read_text(encoding="utf-8")
     links = re.findall(r"https://colab\.research\.google\.com/github/([^\"]+)", html)
-    if not theme_settings.repository(ROOT / "pyproject.toml"):
+    from theme_settings import repository
+
+    if not repository(ROOT / "pyproject.toml"):
         assert links == [], "the address is unknown, so a Colab button leads nowhere"
         return
     assert links, "the page has no Colab button"

@@ -108,6 +108,13 @@ def alt_texts(path: Path) -> list[tuple[str, str]]:
 
 
 @each_chapter
+def test_no_backslash_was_lost(path: Path) -> None:
+    """A formula written by a program easily turns its backslash into a control character, which no editor shows."""
+    cells = nbformat.read(path, as_version=4).cells
+    assert [cell.id for cell in cells if re.search(r"[\x00-\x08\x0b-\x1f]", cell.source)] == []
+
+
+@each_chapter
 def test_every_figure_says_what_is_to_be_seen(path: Path) -> None:
     short = {name: text for name, text in alt_texts(path) if len(text.split()) < 6}
     assert short == {}, "alt text is missing, or too short to say what is to be seen"
