@@ -14,8 +14,12 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import importlib.util
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +35,7 @@ import local_assets
 __all__ = ["RUNTIME", "Playground", "exported", "integrity", "manifest", "setup"]
 
 NETWORKS = {"residual": "Residual U-Net", "base": "Base U-Net"}
+PATIENCE = 600  # seconds for the export, on a busy machine
 TEMPLATES = Path(__file__).parent / "templates"
 WASM = "dist/ort-wasm-simd-threaded.wasm"
 WASM_BYTES = 14_239_897
@@ -74,27 +79,41 @@ class Asset:
 def exported(store: Path) -> dict[str, Path]:
     """The published networks as ONNX files below `store`, exported anew where weights or exporter have changed.
 
-    Raises:
-        ImportError: a package that the export needs is not installed.
-    """
-    import fm_core
-    from fm_core.experiments import export
+    The export runs in a process of its own, so that PyTorch and its threads stay out of the one that builds the book.
 
-    package = Path(fm_core.__file__).parent
-    code = [Path(export.__file__), *sorted((package / "models").glob("*.py"))]
-    found = {}
-    for name in NETWORKS:
-        weights = package / "pretrained" / name
-        sources = [*code, weights / "config.json", weights / "model.safetensors"]
-        digest = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in sources)).hexdigest()
-        found[name] = store / f"{name}-{digest[:16]}.onnx"
-        if not found[name].is_file():
-            logger.info(f"exporting the {NETWORKS[name]} for the playground")
-            content = export.export_onnx(fm_core.load_pretrained(name))
-            for old in store.glob(f"{name}-*.onnx"):
-                old.unlink()
-            fm_core.checkpoints.write_atomically(found[name], content)
-    return found
+    Raises:
+        local_assets.Unavailable: the export failed; the message ends with its last words.
+    """
+    package = Path(importlib.util.find_spec("fm_core").origin).parent
+    sources = sorted(
+        [package / "experiments" / "export.py", package / "checkpoints.py", *(package / "models").glob("*.py")]
+        + [package / "pretrained" / name / "model.safetensors" for name in NETWORKS]
+    )
+    digest = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in sources)).hexdigest()
+    folder = store / f"networks-{digest[:16]}"
+    files = {name: folder / f"{name}.onnx" for name in NETWORKS}
+    if not all(file.is_file() for file in files.values()):
+        logger.info("exporting the networks for the playground")
+        for old in store.glob("networks-*"):
+            shutil.rmtree(old)
+        command = [sys.executable, "-m", "fm_core.experiments", "export", "--no-record", "--out", str(folder)]
+        # the package may be importable from where the book is built, and not from anywhere
+        path = os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])
+        try:
+            subprocess.run(
+                [*command, "--models", *NETWORKS],
+                env={**os.environ, "PYTHONPATH": path},
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise local_assets.Unavailable(f"their export took more than {PATIENCE} s") from error
+        except subprocess.CalledProcessError as error:
+            last = error.stderr.strip().splitlines()[-1:] or ["no word"]
+            raise local_assets.Unavailable(f"their export failed with {last[0]}") from error
+    return files
 
 
 def place_runtime(store: Path, folder: Path) -> dict[str, Asset]:
@@ -133,13 +152,13 @@ def _place(app: Sphinx, config: Config) -> None:
     config.html_static_path.append(str(static))
     try:
         files = exported(work)
-    except ImportError as reason:
+    except local_assets.Unavailable as reason:
         logger.info(f"The playground has no networks in this build: {reason}.")
         return
     runtime = place_runtime(work, folder)
     networks = {}
+    (folder / "networks").mkdir()
     for name, file in files.items():
-        (folder / "networks").mkdir(exist_ok=True)
         networks[name] = Asset.of(Path(shutil.copy(file, folder / "networks" / f"{name}.onnx")), folder)
     (folder / "playground.json").write_text(json.dumps(manifest(runtime, networks), indent=1), encoding="utf-8")
 

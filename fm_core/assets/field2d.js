@@ -231,6 +231,12 @@ class Field {
         dot(states[k][i], states[k][i + 1], 0.045);
       }
     }
+    if (this.drops.length === 0) {
+      pen.fillStyle = "#22262b";
+      pen.font = `${0.24 * unit}px sans-serif`;
+      pen.textAlign = "center";
+      pen.fillText("click anywhere: particles start there at t = 0", side / 2, side - 0.18 * unit, 0.96 * side);
+    }
     if (this.#cross) {
       const [x, y] = place(...this.#cross);
       pen.fillStyle = "#22262b";

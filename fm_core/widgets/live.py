@@ -29,7 +29,7 @@ _STYLE = """
 .fm-field-bar output { min-width: 4.5rem; font-variant-numeric: tabular-nums; }
 .fm-field-bar input { flex: 1 1 8rem; min-width: 0; accent-color: var(--pst-color-primary, #176de8); }
 .fm-field-bar button { min-height: 2.25rem; padding: 0.3rem 0.75rem; border: 1px solid currentColor; border-radius: 6px;
-  background: var(--pst-color-background, transparent); color: inherit; font: inherit; cursor: pointer; }
+  background: transparent; color: inherit; font: inherit; cursor: pointer; }
 """
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import shutil
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,21 +18,25 @@ import playground
 import pytest
 from docutils import nodes
 
+import fm_core
 import fm_core.experiments.export
 
 SCRIPT, WASM = b"export {};", b"\0asm" + bytes(10_000)
 
 
 @pytest.fixture
-def exports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the networks that were exported; exporting itself takes no time here."""
-    calls: list[str] = []
+def exports(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands by which networks were exported; exporting itself takes no time here."""
+    calls: list[list[str]] = []
 
-    def export_onnx(model: object) -> bytes:
-        calls.append(type(model).__name__)
-        return type(model).__name__.encode()
+    def run(command: list[str], **_: object) -> None:
+        calls.append(command)
+        folder = Path(command[command.index("--out") + 1])
+        folder.mkdir(parents=True)
+        for name in command[command.index("--models") + 1 :]:
+            (folder / f"{name}.onnx").write_bytes(name.encode())
 
-    monkeypatch.setattr(fm_core.experiments.export, "export_onnx", export_onnx)
+    monkeypatch.setattr(playground.subprocess, "run", run)
     return calls
 
 
@@ -50,20 +57,37 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return store
 
 
-def test_networks_are_exported_once_and_again_when_their_weights_change(
-    exports: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_networks_are_exported_once_and_again_when_the_code_changes(
+    exports: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = playground.exported(tmp_path)
-    assert first == playground.exported(tmp_path)
-    assert exports == ["ResidualUNet", "BaseUNet"]
-    assert first["base"].read_bytes() == b"BaseUNet"
-    changed = tmp_path / "changed_export.py"
-    changed.write_text("# another way of exporting")
-    monkeypatch.setattr(fm_core.experiments.export, "__file__", str(changed))
-    second = playground.exported(tmp_path)
-    assert exports == ["ResidualUNet", "BaseUNet"] * 2
+    package = tmp_path / "fm_core"
+    shutil.copytree(Path(fm_core.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "assets"))
+    found = SimpleNamespace(origin=str(package / "__init__.py"))
+    monkeypatch.setattr(playground.importlib.util, "find_spec", lambda name: found)
+    first = playground.exported(tmp_path / "store")
+    assert first == playground.exported(tmp_path / "store")
+    assert len(exports) == 1
+    assert first["base"].read_bytes() == b"base"
+    with (package / "models" / "unet.py").open("a") as file:
+        file.write("# changed")
+    second = playground.exported(tmp_path / "store")
+    assert len(exports) == 2
     assert not first["base"].exists()
-    assert second["base"].is_file()
+    assert second["residual"].is_file()
+
+
+def test_the_export_command_is_the_documented_one(exports: list[list[str]], tmp_path: Path) -> None:
+    playground.exported(tmp_path)
+    (command,) = exports
+    assert command[1:6] == ["-m", "fm_core.experiments", "export", "--no-record", "--out"]
+
+
+def test_the_last_words_of_a_failed_export_are_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = [sys.executable, "-c", "raise SystemExit('ModuleNotFoundError: No module named onnx')"]
+    real = subprocess.run
+    monkeypatch.setattr(playground.subprocess, "run", lambda command, **options: real(failing, **options))
+    with pytest.raises(local_assets.Unavailable, match="export failed with ModuleNotFoundError: No module named onnx"):
+        playground.exported(tmp_path)
 
 
 def test_the_runtime_is_packed_and_listed_with_its_hash(runtime: Path, tmp_path: Path) -> None:
@@ -101,16 +125,16 @@ def test_without_the_exporter_the_build_goes_on_and_says_so(tmp_path: Path, monk
     said: list[str] = []
 
     def lacking(store: Path) -> None:
-        raise ImportError("No module named 'onnx'")
+        raise local_assets.Unavailable("their export failed with No module named 'onnx'")
 
     monkeypatch.setattr(playground, "exported", lacking)
     monkeypatch.setattr(playground.logger, "info", said.append)
     playground._place(SimpleNamespace(outdir=tmp_path / "html"), SimpleNamespace(html_static_path=[]))
-    assert said == ["The playground has no networks in this build: No module named 'onnx'."]
+    assert said == ["The playground has no networks in this build: their export failed with No module named 'onnx'."]
 
 
 def test_the_list_names_every_file_with_size_and_hash(
-    exports: list[str], runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exports: list[list[str]], runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = tmp_path / ".playground"
     work.mkdir()
