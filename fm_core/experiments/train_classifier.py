@@ -41,8 +41,13 @@ class TrainClassifier:
     seed: int = 0
     device: str = "auto"
 
+    def config(self) -> dict[str, Any]:
+        """What decides the recorded numbers, JSON-ready."""
+        return {"steps": self.steps, "seed": self.seed}
+
     def run(self) -> str:
         device = resolve_device(self.device)
+        made = provenance(device)  # now: writing the files below changes the checkout
         digits = {split: load_mnist(split=split, device=device) for split in ("train", "test")}
         began = time.perf_counter()
         network = train_classifier(digits["train"], steps=self.steps, seed=self.seed, progress=True)
@@ -65,11 +70,9 @@ class TrainClassifier:
             "seconds": seconds,
         }
         contents["reference.safetensors"] = _reference(digits)
-        _write(contents, facts | provenance(device))
-        write_atomically(_folder() / "README.md", _card(facts, contents, provenance(device)).encode())
-        path = write_result(
-            "classifier", {"config": {"steps": self.steps, "seed": self.seed}, **facts}, device=self.device
-        )
+        _write(contents, facts | made)
+        write_atomically(_folder() / "README.md", _card(facts, contents, made).encode())
+        path = write_result("classifier", made | facts, config=self.config(), device=self.device)
         return f"test accuracy {facts['test_accuracy']:.4f}, recorded in {path}"
 
 

@@ -15,6 +15,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 import fm_core
 from fm_core import load_mnist, load_sample
 from fm_core.classifier import DigitClassifier, load_classifier, shipped_tensors
+from fm_core.experiments.train_classifier import TrainClassifier
 from fm_core.metrics import (
     Moments,
     bootstrap_interval,
@@ -30,6 +31,7 @@ from fm_core.metrics import (
     moments,
     nearest_neighbours,
     precision_recall,
+    reading,
     scorecard,
 )
 
@@ -283,6 +285,25 @@ def test_the_shipped_numbers_hold_on_the_official_test_digits():
     reference, half = load_reference(), moments(seen[in_reference(digits.labels)])
     assert frechet_distance(half, reference.moments) < 1e-3
     assert nearest_neighbours(reference.features[:50], seen).distance.max() < 0.05  # half precision
+
+
+def test_the_experiment_publishes_what_can_be_loaded(tmp_path, monkeypatch):
+    home, results = tmp_path / "pretrained" / "classifier", tmp_path / "results"
+    monkeypatch.setattr("fm_core.classifier.files", lambda _: tmp_path)
+    monkeypatch.setattr("fm_core.experiments.train_classifier._folder", lambda: home)
+    monkeypatch.setattr("fm_core.experiments.records.results_folder", lambda: results)
+    monkeypatch.setattr("fm_core.experiments.train_classifier.load_mnist", lambda split, device: load_sample(split))
+    reading._network.cache_clear()  # the shipped classifier, if a test has read with it
+    try:
+        assert "test accuracy" in TrainClassifier(steps=2, device="cpu").run()
+        record = json.loads((results / "classifier.json").read_text())
+        assert record["config"] == {"steps": 2, "seed": 0}
+        assert f"{record['test_accuracy']:.2%}" in (home / "README.md").read_text()
+        test = load_sample("test")
+        held = moments(test.images[in_reference(test.labels)])
+        assert frechet_distance(load_reference().moments, held) < 0.1  # rounded to half precision
+    finally:
+        reading._network.cache_clear()
 
 
 def test_the_reference_alternates_within_each_class():
