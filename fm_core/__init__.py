@@ -13,11 +13,13 @@ __version__ = "0.1.0"
 
 _HOME = {
     "checkpoints": ["load_model", "load_pretrained", "pretrained_card", "pretrained_history", "save_model"],
-    "classifier": ["class_probabilities", "train_classifier"],
+    "classifier": ["class_probabilities", "load_classifier", "train_classifier"],
     "data": ["Digits", "dequantize", "fingerprint", "load_digits", "load_mnist", "load_sample", "toy_2d"],
     "exact": ["ExactVelocity", "GaussianVelocity"],
+    "experiments": ["load_record"],
     "grids": ["paced_grid", "uniform_grid"],
     "losses": ["flow_matching_loss"],
+    "metrics": [],
     "models": ["BaseUNet", "PlainBlock", "ResidualBlock", "ResidualUNet", "UNet", "build_model", "summary"],
     "paths": ["PathSample", "independent_coupling", "straight_path"],
     "plotting": [],

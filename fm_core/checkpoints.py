@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ def save_model(folder: str | os.PathLike[str], model: UNet, *, half: bool = Fals
 
     Args:
         folder: where; made if missing.
-        model: a network of this package.
+        model: a network of this package, or a UNet with a ``config`` that builds it again.
         half: store float16, half the size.
         facts: JSON-ready facts about the training, kept in ``config.json`` under ``training``.
 
@@ -125,8 +125,8 @@ def save_model(folder: str | os.PathLike[str], model: UNet, *, half: bool = Fals
         The folder.
     """
     folder = Path(folder)
-    name = next((key for key, kind in MODELS.items() if type(model) is kind), None)
-    if name is None:
+    name = next((key for key, kind in MODELS.items() if type(model) is kind), type(model).__name__)
+    if not (isinstance(model, UNet) and hasattr(model, "config")):
         raise ValueError(f"model is a {type(model).__name__}; save_model takes {' or '.join(MODELS)} networks.")
     dtype = torch.float16 if half else torch.float32
     weights = {key: t.detach().to("cpu", dtype).contiguous() for key, t in model.state_dict().items()}
@@ -137,12 +137,15 @@ def save_model(folder: str | os.PathLike[str], model: UNet, *, half: bool = Fals
     return folder
 
 
-def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> UNet:
+def load_model(
+    folder: str | os.PathLike[str], device: str | torch.device = "cpu", *, build: Callable[..., UNet] = build_model
+) -> UNet:
     """Read a network written by :func:`save_model`, in evaluation mode and float32.
 
     Args:
         folder: holds ``model.safetensors`` and ``config.json``.
         device: where the network lives.
+        build: makes the network from the name and the ``config`` that were saved; for networks of one's own.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -158,7 +161,7 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
             "damaged or not the one that belongs here. Fetch the folder again."
         )
     tensors, _ = _read(file)
-    model = build_model(config["name"], **config["model"])
+    model = build(config["name"], **config["model"])
     try:
         model.load_state_dict({key: t.float() for key, t in tensors.items()})
     except RuntimeError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from fm_core.solvers import Trajectory
 from fm_core.tracking import MLflowTracker, NullTracker, Tracker
 
 __all__ = ["TrainConfig", "TrainResult", "learning_rate", "train", "validation_loss"]
+
+Callback = Callable[[int, UNet], Mapping[str, float] | None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def train(
     data: tuple[Digits, Digits] | None = None,
     tracker: Tracker | None = None,
     progress: bool = True,
-    callback: Callable[[int, UNet], None] | None = None,
+    callback: Callback | None = None,
 ) -> TrainResult:
     """Train a network, or go on with a training that was interrupted.
 
@@ -70,7 +72,8 @@ def train(
         data: training and test digits; loaded as ``config.data`` says if left out.
         tracker: where curves go; an MLflow run, or nothing with ``config.track=False``, if left out.
         progress: show a bar with loss, images/s and time left.
-        callback: called as ``callback(step, model)`` after each optimizer step.
+        callback: called as ``callback(step, model)`` after each optimizer step, the step's clipped gradients still in
+            place. Numbers that it returns, by name, are logged with the curves when their step is logged.
 
     Raises:
         CheckpointError: the folder holds a damaged or foreign checkpoint, or one of another recipe; it is untouched.
@@ -106,7 +109,7 @@ def _loop(
     session: Session,
     tracker: Tracker,
     progress: bool,
-    callback: Callable[[int, UNet], None] | None,
+    callback: Callback | None,
     resumed_at: int,
 ) -> TrainResult:
     from tqdm.auto import tqdm
@@ -128,8 +131,7 @@ def _loop(
         while session.step < config.steps:
             loss, norm = session.advance()
             total, count, step = total + loss, count + 1, session.step
-            if callback is not None:
-                callback(step, session.model)
+            own = callback(step, session.model) if callback is not None else None
             last = step == config.steps
             if step % config.log_every == 0 or last:
                 mean, gradient = (total / count).item(), norm.item()  # waits for the device
@@ -142,6 +144,7 @@ def _loop(
                         "grad_norm": gradient,
                         "lr": learning_rate(step - 1, config),
                         "images_per_second": speed,
+                        **(own or {}),
                     },
                     step,
                 )

@@ -28,15 +28,26 @@ if "google.colab" in sys.modules:
     %pip install -q git+{repository}"""
 
 ADDRESSES = {  # file: what stands before and after `owner/name` in it
-    "README.md": r"(colab\.research\.google\.com/github/)[^/\s]+/[^/\s]+(/blob/)",
+    "README.md": r"((?:colab\.research\.google\.com/github|mybinder\.org/v2/gh|//github\.com)/)[^/\s]+/[^/\s]+"
+    r"(/(?:blob|main|actions)\b)",
     "CITATION.cff": r'(repository-code: "https://github\.com/)[^"]+(")',
 }
 
 
 def repository(root: Path = ROOT) -> str:
-    """The repository's address, as pyproject.toml gives it, without a slash or `.git` at its end."""
+    """The repository's address, as pyproject.toml gives it, without a slash or `.git` at its end.
+
+    Raises:
+        ValueError: there is none, so that a first cell cannot say where to install the package from.
+    """
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return project["urls"]["Repository"].rstrip("/").removesuffix(".git")
+    address = project.get("urls", {}).get("Repository", "").rstrip("/").removesuffix(".git")
+    if not address:
+        raise ValueError(
+            "Repository='' in pyproject.toml, under [project.urls]; the notebooks' first cell installs the package "
+            'from there. Write the address, as in Repository = "https://github.com/OWNER/NAME".'
+        )
+    return address
 
 
 def first_cell(address: str) -> dict[str, Any]:

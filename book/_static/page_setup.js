@@ -27,6 +27,21 @@ document.addEventListener("DOMContentLoaded", () => {
   mathjax.Hub = { Queue: (...calls) => Promise.all(calls.filter(Array.isArray).map(typeset)) };
 });
 
+/* Two buttons of the theme are called otherwise than what stands on them, and the sidebar is no landmark, so that the
+   book's name in it would belong nowhere. Font Awesome, which runs later, would turn titles of icons into text. */
+document.addEventListener("DOMContentLoaded", () => {
+  for (const icon of document.querySelectorAll(".theme-switch")) {
+    icon.removeAttribute("title");
+    icon.setAttribute("aria-hidden", "true");
+  }
+  for (const button of document.querySelectorAll(".search-button-field")) {
+    button.setAttribute("aria-label", button.textContent.trim().replace(/\s+/g, " "));
+  }
+  const sidebar = document.getElementById("pst-primary-sidebar");
+  sidebar?.setAttribute("role", "complementary");
+  sidebar?.setAttribute("aria-label", "Book");
+});
+
 /* The parts of a slider over t have no names that a screen reader could say, and the slider would read out the number of
    the frame instead of t. They get them here, when the manager has put them into the page. */
 {

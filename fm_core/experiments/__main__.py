@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import sys
+
+from fm_core.experiments.ablation import Ablation
+from fm_core.experiments.benchmark import Benchmark
+from fm_core.experiments.compare import Compare
 from fm_core.experiments.export import Export
+from fm_core.experiments.train_classifier import TrainClassifier
 from fm_core.experiments.train_published import TrainPublished
+
+EXPERIMENTS = {
+    "train-published": TrainPublished,
+    "classifier": TrainClassifier,
+    "compare": Compare,
+    "ablation": Ablation,
+    "export": Export,
+    "benchmark": Benchmark,
+}
 
 
 def main() -> None:
-    """Run one experiment and print one line about what it recorded."""
+    """Run one experiment and print one line about what it recorded; ``--list`` names them all."""
     import tyro
 
-    experiments = {"export": Export, "train-published": TrainPublished}
-    print(tyro.extras.subcommand_cli_from_dict(experiments, prog="python -m fm_core.experiments").run())
+    if sys.argv[1:] == ["--list"]:
+        for name, experiment in EXPERIMENTS.items():
+            print(f"{name:<18}{(experiment.__doc__ or '').splitlines()[0]}")
+        return
+    print(tyro.extras.subcommand_cli_from_dict(EXPERIMENTS, prog="python -m fm_core.experiments").run())
 
 
 if __name__ == "__main__":

@@ -45,10 +45,10 @@ class TrainPublished:
     device: str = "auto"
     tracking_uri: str | None = None
 
-    def run(self) -> str:
-        cards = {}
-        for name in self.models:
-            config = TrainConfig(
+    def configs(self) -> dict[str, TrainConfig]:
+        """The trainings by network."""
+        return {
+            name: TrainConfig(
                 model=name,  # type: ignore[arg-type]
                 images=self.images,
                 data="mnist",
@@ -57,10 +57,17 @@ class TrainPublished:
                 experiment="published",
                 tracking_uri=self.tracking_uri,
             )
-            cards[name] = publish(name, train(config), self.tracking_uri)
-        return (
-            f"published {', '.join(cards)}: {write_result('train-published', {'networks': cards}, device=self.device)}"
-        )
+            for name in self.models
+        }
+
+    def config(self) -> dict[str, Any]:
+        """What decides the recorded numbers, JSON-ready."""
+        return {name: config.recipe() for name, config in self.configs().items()}
+
+    def run(self) -> str:
+        cards = {name: publish(name, train(config), self.tracking_uri) for name, config in self.configs().items()}
+        path = write_result("train-published", {"networks": cards}, config=self.config(), device=self.device)
+        return f"published {', '.join(cards)}: {path}"
 
 
 def publish(name: str, result: TrainResult, tracking_uri: str | None = None) -> dict[str, Any]:

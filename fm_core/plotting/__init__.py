@@ -4,6 +4,7 @@ Plotting never sees a model. matplotlib, Pillow and imageio load when the first 
 """
 
 from fm_core.plotting.animation import frame_durations, render_gif, save_gif, save_mp4
+from fm_core.plotting.figures import figure_frames
 from fm_core.plotting.frames import Frames, render_frames
 from fm_core.plotting.images import image_grid, to_uint8
 from fm_core.plotting.pacing import (
@@ -18,13 +19,13 @@ from fm_core.plotting.pacing import (
 )
 from fm_core.plotting.paths import PathView, draw_path_grid
 from fm_core.plotting.plane import (
-    figure_frames,
     plane_mesh,
     plot_density,
     plot_field,
     plot_particles,
     plot_paths,
 )
+from fm_core.plotting.scores import alarm_map, interval_panels
 from fm_core.plotting.style import (
     ARROW_COLOR,
     CARD,
@@ -47,6 +48,7 @@ __all__ = [
     "VELOCITY_CMAP",
     "Frames",
     "PathView",
+    "alarm_map",
     "block_average",
     "draw_path_grid",
     "figure_frames",
@@ -54,6 +56,7 @@ __all__ = [
     "frame_indices",
     "image_grid",
     "ink_arrows",
+    "interval_panels",
     "inverse_quadratic",
     "linear",
     "logarithmic",

@@ -3,28 +3,23 @@
 Each function draws one layer on given axes, so that a picture is the sum of its layers, density first. The axes keep
 their proportions and lose ticks and frame: in these pictures the shape counts, not the coordinate. On the near-white
 card a layer is drawn in dark ink; over a density, which is dark where little is, the same layer turns white by itself.
-
-``figure_frames`` turns drawn figures into bytes. The layout of the first frame is kept for all: laying out costs more
-than drawing, and a layout of its own would make each frame jump.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from fm_core.plotting._arrays import as_array
-from fm_core.plotting.style import CARD, COLORS
+from fm_core.plotting.style import COLORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import PathCollection
-    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-__all__ = ["figure_frames", "plane_mesh", "plot_density", "plot_field", "plot_particles", "plot_paths"]
+__all__ = ["plane_mesh", "plot_density", "plot_field", "plot_particles", "plot_paths"]
 
 _INK = "#22262B"
 _FIELD = "#6A7078"  # quieter than the particles that it moves
@@ -214,49 +209,6 @@ def plot_paths(ax: Axes, states: Any, *, color: str | None = None, linewidth: fl
     )
     ax.scatter(*ways[-1].T, s=8 * linewidth, color=color, linewidths=0, zorder=2)
     _plane(ax)
-
-
-def figure_frames(
-    draw: Callable[[Figure, int], Any], count: int, *, figsize: tuple[float, float], dpi: float = 110
-) -> np.ndarray:
-    """Draw ``count`` figures and return their pixels.
-
-    The layout is worked out for the first frame and kept, so that nothing jumps: every frame should have the same axes.
-
-    Args:
-        draw: called as ``draw(figure, k)`` with an empty figure, for k = 0, ..., count - 1.
-        count: how many frames, at least 1.
-        figsize: width and height in inches.
-        dpi: pixels per inch.
-
-    Returns:
-        ``(count, H, W, 3)`` bytes.
-
-    Raises:
-        ValueError: no frames, or a size that is not positive.
-
-    Used by the sliders of ``fm_core.widgets``.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    if count != int(count) or count < 1:
-        raise ValueError(f"count={count}; a film needs a whole number of frames, at least 1.")
-    if not (len(figsize) == 2 and min(figsize) > 0 and dpi > 0):
-        raise ValueError(f"figsize={figsize} inches at dpi={dpi}; width, height and dpi must be positive.")
-    frames, places = [], None
-    for k in range(int(count)):
-        figure = Figure(figsize=figsize, dpi=dpi, facecolor=CARD)  # a new one is made faster than an old one is cleared
-        canvas = FigureCanvasAgg(figure)
-        draw(figure, k)
-        if places is not None and len(places) == len(figure.axes):
-            figure.set_layout_engine("none")
-            for ax, place in zip(figure.axes, places, strict=True):
-                ax.set_position(place, which="original")
-        canvas.draw()
-        places = [ax.get_position(original=True) for ax in figure.axes]
-        frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
-    return np.stack(frames)
 
 
 def _sides(mesh: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -296,7 +296,8 @@ def weights(text: str) -> list[int]:
                 family(child, known)
         return known
 
-    tops = [name for name, one in models.items() if "fm-time-slider" in one["state"].get("_dom_classes", [])]
+    shown = re.findall(r'<script type="application/vnd\.jupyter\.widget-view\+json">.*?"model_id": "(\w+)"', text)
+    tops = [name for name in shown if "fm-time-slider" in models[name]["state"].get("_dom_classes", [])]
     strips = [len(part) for part in re.findall(r'<div class="fm-filmstrip".*?</div></div>', text, flags=re.DOTALL)]
     assert len(strips) == len(tops)
     bodies = [sum(len(json.dumps(models[name])) for name in family(top, set())) for top in tops]

@@ -159,17 +159,88 @@ def test_npm_of_the_python_package_is_found_where_the_machine_has_none(monkeypat
     assert answer.stdout[0].isdigit()
 
 
+ELSEWHERE: dict[str, str] = {}
+ACTIONS = {"GITHUB_ACTIONS": "true", "GITHUB_REPOSITORY": "Fork/copy", "GITHUB_SERVER_URL": "https://github.com"}
+
+
+def project(folder: Path, urls: str) -> Path:
+    pyproject = folder / "pyproject.toml"
+    pyproject.write_text(f"[project]\n{urls}")
+    return pyproject
+
+
 @pytest.mark.parametrize("ending", ["", "/", ".git", ".git/"])
 def test_the_theme_gets_the_address_in_the_form_that_it_needs(tmp_path: Path, ending: str) -> None:
-    pyproject = tmp_path / "pyproject.toml"
-    pyproject.write_text(f'[project]\n[project.urls]\nRepository = "https://github.com/a/b{ending}"\n')
-    assert theme_settings.theme_options(pyproject)["repository_url"] == "https://github.com/a/b"
+    pyproject = project(tmp_path, f'[project.urls]\nRepository = "https://github.com/a/b{ending}"\n')
+    options = theme_settings.theme_options(pyproject, ELSEWHERE)
+    assert options["repository_url"] == "https://github.com/a/b"
+    assert options["use_edit_page_button"] and options["use_issues_button"] and options["use_repository_button"]
+    assert options["launch_buttons"]["colab_url"] == "https://colab.research.google.com"
+    assert options["launch_buttons"]["binderhub_url"] == "https://mybinder.org"
+
+
+def test_the_book_of_a_fork_points_at_the_fork(tmp_path: Path) -> None:
+    pyproject = project(tmp_path, '[project.urls]\nRepository = "https://github.com/a/b"\n')
+    assert theme_settings.theme_options(pyproject, ACTIONS)["repository_url"] == "https://github.com/Fork/copy"
+    there_but_not_run_by_it = {"GITHUB_REPOSITORY": "Fork/copy"}
+    assert theme_settings.repository(pyproject, there_but_not_run_by_it) == "https://github.com/a/b"
+
+
+@pytest.mark.parametrize("urls", ["", "[project.urls]\n", '[project.urls]\nRepository = ""\n'])
+def test_without_an_address_the_buttons_that_need_one_are_left_out(tmp_path: Path, urls: str) -> None:
+    options = theme_settings.theme_options(project(tmp_path, urls), ELSEWHERE)
+    assert "repository_url" not in options
+    assert not any(value for name, value in options.items() if name.startswith("use_"))
+    assert options["launch_buttons"] == {}
+
+
+def test_services_that_know_only_github_are_not_offered_elsewhere(tmp_path: Path) -> None:
+    pyproject = project(tmp_path, '[project.urls]\nRepository = "https://gitlab.com/a/b"\n')
+    options = theme_settings.theme_options(pyproject, ELSEWHERE)
+    assert options["launch_buttons"] == {}
+    assert options["use_edit_page_button"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "address"),
+    [
+        (ELSEWHERE, ""),
+        (ACTIONS, "https://fork.github.io/copy/"),
+        ({**ACTIONS, "GITHUB_REPOSITORY": "Fork/fork.github.io"}, "https://fork.github.io/"),
+        ({**ACTIONS, "GITHUB_SERVER_URL": "https://github.example.org"}, ""),
+        ({**ACTIONS, "FM_SITE": "https://book.example.org/"}, "https://book.example.org/"),
+        ({"FM_SITE": "https://book.example.org"}, "https://book.example.org/"),
+    ],
+)
+def test_the_address_of_the_pages_is_known_on_github_or_given(environ: dict[str, str], address: str) -> None:
+    assert theme_settings.site(environ) == address
+
+
+def test_the_build_and_the_notebooks_read_the_same_address() -> None:
+    assert theme_settings.repository(ROOT / "pyproject.toml", ELSEWHERE) == notebooks.repository()
+
+
+def test_one_command_carries_the_address_of_a_fork_everywhere(tmp_path: Path) -> None:
+    old = notebooks.repository().removeprefix("https://github.com/")
+    for name in ("pyproject.toml", "README.md", "CITATION.cff", "book/06_training.ipynb"):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text((ROOT / name).read_text(encoding="utf-8").replace(old, "a/b" if name[0] == "p" else old))
+    changed = notebooks.changes(tmp_path)
+    assert sorted(path.name for path in changed) == ["06_training.ipynb", "CITATION.cff", "README.md"]
+    assert all(old not in text and "a/b" in text for text in changed.values())
+
+
+def test_notebooks_cannot_be_written_without_an_address(tmp_path: Path) -> None:
+    project(tmp_path, '[project.urls]\nRepository = ""\n')
+    with pytest.raises(ValueError, match=r"Repository='' in pyproject.toml.*https://github.com/OWNER/NAME"):
+        notebooks.repository(tmp_path)
 
 
 def test_the_address_is_not_written_a_second_time_in_the_settings() -> None:
     settings = (ROOT / "_config.yml").read_text(encoding="utf-8")
     assert notebooks.repository() not in settings
-    assert "repository" not in yaml.safe_load(settings)
+    assert not {"repository", "launch_buttons"} & set(yaml.safe_load(settings))
 
 
 @pytest.fixture

@@ -93,6 +93,52 @@ def test_no_code_cell_is_long(path: Path) -> None:
     assert {name: lines for name, lines in long.items() if lines > LONGEST_CELL} == {}
 
 
+def alt_texts(path: Path) -> list[tuple[str, str]]:
+    """The alt text of each picture that a chapter's cells and paragraphs declare, with the cell's name."""
+    found = []
+    for cell in nbformat.read(path, as_version=4).cells:
+        told = cell.metadata.get("mystnb", {})
+        if "figure" in told or "image" in told:
+            found.append((cell.id, told.get("image", {}).get("alt", "")))
+        if cell.cell_type == "markdown":
+            found += [(cell.id, text) for text in re.findall(r"!\[([^\]]*)\]\(", cell.source)]
+            for figure in re.findall(r"^(?:```|:::)\{(?:figure|image)\}.*?^(?:```|:::)", cell.source, re.M | re.S):
+                found.append((cell.id, "".join(re.findall(r"^:alt:\s*(.*)$", figure, flags=re.MULTILINE))))
+    return found
+
+
+@each_chapter
+def test_no_backslash_was_lost(path: Path) -> None:
+    """A formula written by a program easily turns its backslash into a control character, which no editor shows."""
+    cells = nbformat.read(path, as_version=4).cells
+    assert [cell.id for cell in cells if re.search(r"[\x00-\x08\x0b-\x1f]", cell.source)] == []
+
+
+@each_chapter
+def test_every_figure_says_what_is_to_be_seen(path: Path) -> None:
+    short = {name: text for name, text in alt_texts(path) if len(text.split()) < 6}
+    assert short == {}, "alt text is missing, or too short to say what is to be seen"
+
+
+def test_no_alt_text_is_a_copy() -> None:
+    texts = [(text, f"{path.stem}: {name}") for path in CHAPTERS for name, text in alt_texts(path) if text]
+    places: dict[str, list[str]] = {}
+    for text, place in texts:
+        places.setdefault(text, []).append(place)
+    assert {text: where for text, where in places.items() if len(where) > 1} == {}
+
+
+def test_figures_have_names_of_their_own() -> None:
+    names = [
+        cell.metadata["mystnb"]["figure"].get("name")
+        for path in CHAPTERS
+        for cell in nbformat.read(path, as_version=4).cells
+        if "figure" in cell.metadata.get("mystnb", {})
+    ]
+    named = [name for name in names if name]
+    assert sorted(set(named)) == sorted(named), "a link to such a figure would lead to one of two"
+
+
 @each_chapter
 def test_it_uses_public_names_of_the_package_only(path: Path) -> None:
     cells = nbformat.read(path, as_version=4).cells

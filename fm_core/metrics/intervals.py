@@ -1,0 +1,111 @@
+"""An interval around any metric, from the samples at hand: the bootstrap, through scipy.
+
+One decision is made here. Resampling a set with replacement makes copies, and copies bias some metrics: the Fréchet
+distance of a resampled set is *larger* than that of the set itself, so the usual percentile interval may not even
+contain the value that it belongs to. What the resamples do show is the spread. So the percentiles are taken around the
+resamples' own mean, and that spread is laid around the value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+__all__ = ["Interval", "bootstrap_interval"]
+
+AT_ONCE = 10_000_000  # indices that the resamples hold in memory at a time
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and where it would probably lie for other samples from the same source.
+
+    ``f"{interval:.3f}"`` gives ``0.812 [0.790, 0.833]``.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+
+def bootstrap_interval(
+    statistic: Callable[..., Any],
+    *samples: Any,
+    paired: bool = False,
+    resamples: int = 300,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """A statistic of one or more samples, with its bootstrap interval.
+
+    ``[T + q_low, T + q_high]``, with T the statistic of the samples as they are, and q the quantiles of
+    ``T* - mean(T*)``, where T* is the statistic of a resample with replacement. For a mean this is the percentile
+    interval.
+
+    The interval answers: how far might this number move if as many *other* samples were drawn? It covers neither the
+    bias of a metric nor another training of the network. Two known limits: where every sample scores the same, the
+    interval has no width (with N of N right, up to 3/N wrong ones remain plausible); and near its floor the Fréchet
+    distance spreads less than its resamples do, so the interval is wider than it need be.
+
+    Args:
+        statistic: takes as many tensors as there are samples and returns a number.
+        samples: tensors or arrays, drawn from along their first axis; floating-point ones reach the statistic as
+            float64, on the CPU.
+        paired: draw the same rows from each sample, as for two networks that started from the same noise.
+        resamples: how many; 300 give ends to about a tenth of the interval's width. 0 leaves the ends at NaN.
+        level: share of cases in which the interval shall hold the truth.
+        seed: of the resamples.
+
+    Returns:
+        The statistic of the samples with the ends of the interval.
+
+    Raises:
+        ValueError: fewer than two rows, or, where paired, different numbers of them.
+
+    Source: Efron 1979. Explained in the chapter *Can we trust the ruler?*.
+
+    Example:
+        >>> bootstrap_interval(torch.mean, confidence(images))
+        >>> bootstrap_interval(lambda x: frechet_distance(x, reference), features(images))
+    """
+    rows = [_as_rows(sample) for sample in samples]
+    counts = [len(r) for r in rows]
+    if not rows or min(counts) < 2 or (paired and len(set(counts)) > 1):
+        raise ValueError(
+            f"samples have {' and '.join(map(str, counts)) or 'no'} rows; needed are at least two of each"
+            f"{', as many in each since paired=True' if paired else ''}. Draw more samples."
+        )
+
+    def on_rows(*picks: np.ndarray) -> float:
+        return float(statistic(*(r[torch.from_numpy(p)] for r, p in zip(rows, picks, strict=True))))
+
+    value = float(statistic(*rows))
+    if resamples == 0:
+        return Interval(value, math.nan, math.nan)
+    drawn = stats.bootstrap(
+        [np.arange(n) for n in counts],
+        on_rows,
+        n_resamples=resamples,
+        batch=max(1, AT_ONCE // max(counts)),
+        vectorized=False,
+        paired=paired,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).bootstrap_distribution
+    low, high = np.quantile(drawn - drawn.mean(), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, value + float(low), value + float(high))
+
+
+def _as_rows(sample: Any) -> Tensor:
+    rows = torch.as_tensor(sample).detach().cpu()
+    return rows.double() if rows.is_floating_point() else rows

@@ -1,0 +1,59 @@
+"""The map of alarms and the panels of intervals show what they were given, and refuse what does not fit."""
+
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+import pytest
+
+from fm_core.plotting import alarm_map, interval_panels
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
+
+
+def test_the_map_writes_values_and_colours_alarms():
+    values = np.array([[0.5, 12.34], [134.9, 0.0]])
+    alarms = np.array([[0.0, 40.0], [2000.0, -5.0]])
+    figure = alarm_map(values, alarms, rows=["a", "b"], columns=["x", "y"])
+    ax = figure.axes[0]
+    assert [text.get_text() for text in ax.texts] == ["0.50", "12.3", "135", "0.00"]
+    assert [text.get_weight() for text in ax.texts] == ["normal", "bold", "bold", "bold"]
+    image = ax.images[0]
+    quiet, loud, louder, fooled = (image.cmap(image.norm(a)) for a in alarms.flat)
+    assert min(quiet[:3]) > 0.9  # nearly white
+    assert loud[0] > loud[2] and louder[0] > louder[2] and sum(louder) < sum(loud)  # orange, darker
+    assert fooled[2] > fooled[1]  # purple
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+
+
+def test_the_map_refuses_shapes_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"values have shape \(2, 2\).* for 1 rows and 2 columns"):
+        alarm_map(np.zeros((2, 2)), np.zeros((2, 2)), rows=["a"], columns=["x", "y"])
+
+
+def interval(value):
+    return SimpleNamespace(value=value, low=value - 1, high=value + 2)
+
+
+def test_panels_hold_a_dot_and_a_bar_for_each_set():
+    panels = {"one": {"a": interval(3.0), "b": interval(5.0)}, "two": {"a": interval(0.0), "b": interval(9.0)}}
+    figure = interval_panels(panels, bands={"one": (2.0, 4.0)}, log=["two"])
+    one, two = figure.axes[:2]
+    assert [line.get_xdata().tolist() for line in one.lines[::2]] == [[2.0, 5.0], [4.0, 7.0]]
+    assert [float(line.get_xdata()[0]) for line in one.lines[1::2]] == [3.0, 5.0]
+    assert (len(one.patches), len(two.patches)) == (1, 0)
+    assert (one.get_xscale(), two.get_xscale()) == ("linear", "symlog")
+    figure.canvas.draw()
+    assert [label.get_text() for label in one.get_yticklabels()] == ["a", "b"]
+
+
+def test_panels_with_different_sets_are_refused():
+    with pytest.raises(ValueError, match="the same sets in each"):
+        interval_panels({"one": {"a": interval(1.0)}, "two": {"b": interval(1.0)}})
