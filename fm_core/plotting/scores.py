@@ -56,7 +56,7 @@ def alarm_map(
     if values.shape != (len(rows), len(columns)) or alarms.shape != values.shape or len(decimals) != len(columns):
         raise ValueError(
             f"values have shape {values.shape}, alarms {alarms.shape} and digits {len(decimals)} entries, for "
-            f"{len(rows)} rows and {len(columns)} columns; needed are one number per row and column, and one per column."
+            f"{len(rows)} rows and {len(columns)} columns; give one number per row and column, and one per column."
         )
     edges = [-1e9, *(-s for s in reversed(STEPS)), *STEPS, 1e9]
     norm = BoundaryNorm(edges, 256)
