@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 
 __all__ = ["alarm_map", "interval_panels"]
 
-STEPS = (3, 10, 30, 100)  # spreads of real digits at which the colour changes
+STEPS = (4, 10, 30, 100)  # spreads of real digits at which the colour changes; 20 draws give 4 by chance once in 1,000
 INK = "#22262B"
 
 
 def alarm_map(
-    values: Any, alarms: Any, *, rows: Sequence[str], columns: Sequence[str], width: float = 7.4, digits: int = 2
+    values: Any,
+    alarms: Any,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    digits: int | Sequence[int] = 2,
+    width: float = 7.4,
 ) -> Figure:
     """A table of metric values, each cell coloured by how loudly the metric raises the alarm.
 
@@ -34,8 +40,8 @@ def alarm_map(
         alarms: ``(R, C)``, by how many spreads of real digits a cell is worse (above 0) or better (below 0) than they.
         rows: R names of the sets.
         columns: C names of the metrics.
+        digits: decimals of values below 10, for all columns or one number for each; larger values get fewer.
         width: of the figure, in inches.
-        digits: decimals of values below 10; larger ones get fewer.
 
     Raises:
         ValueError: shapes that do not fit together.
@@ -46,10 +52,11 @@ def alarm_map(
     from matplotlib.colors import BoundaryNorm
 
     values, alarms = as_array(values), as_array(alarms)
-    if values.shape != (len(rows), len(columns)) or alarms.shape != values.shape:
+    decimals = [digits] * len(columns) if isinstance(digits, int) else list(digits)
+    if values.shape != (len(rows), len(columns)) or alarms.shape != values.shape or len(decimals) != len(columns):
         raise ValueError(
-            f"values have shape {values.shape} and alarms {alarms.shape}, for {len(rows)} rows and {len(columns)} "
-            "columns; both need one number per row and column."
+            f"values have shape {values.shape}, alarms {alarms.shape} and digits {len(decimals)} entries, for "
+            f"{len(rows)} rows and {len(columns)} columns; give one number per row and column, and one per column."
         )
     edges = [-1e9, *(-s for s in reversed(STEPS)), *STEPS, 1e9]
     norm = BoundaryNorm(edges, 256)
@@ -57,8 +64,8 @@ def alarm_map(
     image = ax.imshow(np.clip(alarms, -1e8, 1e8), cmap="PuOr_r", norm=norm, aspect="auto")
     for (i, j), value in np.ndenumerate(values):
         seen = abs(alarms[i, j]) >= STEPS[0]
-        color = "white" if abs(alarms[i, j]) >= STEPS[-1] else INK if seen else "#6A7078"
-        places = max(0, digits - max(0, int(np.floor(np.log10(max(abs(value), 1))))))
+        color = "white" if abs(alarms[i, j]) >= STEPS[-2] else INK if seen else "#6A7078"
+        places = max(0, decimals[j] - max(0, int(np.floor(np.log10(max(abs(value), 1))))))
         ax.text(j, i, f"{value:.{places}f}", ha="center", va="center", color=color, weight="bold" if seen else "normal")
     ax.set_xticks(range(len(columns)), columns)
     ax.set_yticks(range(len(rows)), rows)

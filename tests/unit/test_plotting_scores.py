@@ -33,8 +33,13 @@ def test_the_map_writes_values_and_colours_alarms():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
 
 
+def test_each_column_of_the_map_can_have_its_own_decimals():
+    figure = alarm_map(np.array([[0.5, 0.5]]), np.zeros((1, 2)), rows=["a"], columns=["x", "y"], digits=(1, 3))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.5", "0.500"]
+
+
 def test_the_map_refuses_shapes_that_do_not_fit():
-    with pytest.raises(ValueError, match=r"values have shape \(2, 2\).* for 1 rows and 2 columns"):
+    with pytest.raises(ValueError, match=r"values have shape \(2, 2\).*for 1 rows and 2 columns"):
         alarm_map(np.zeros((2, 2)), np.zeros((2, 2)), rows=["a"], columns=["x", "y"])
 
 
