@@ -95,6 +95,7 @@ def book(words):
     page = BUILD / "html" / "index.html"
     if code == 0:
         print(f"\nThe book stands in {page} (built in {time.monotonic() - started:.0f} s). Open it in a browser.")
+        print("Its playground needs a server: python3 -m http.server --directory _build/html, then localhost:8000.")
     return code
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import notebooks
 import pytest
 import theme_settings
-from browsing import HTML, LOOKS, PAGES, Visit, on
+from browsing import HTML, LOOKS, PAGES, ROOT, Visit, on
 from PIL import Image
 from playwright.sync_api import Browser
 
@@ -82,7 +82,7 @@ def test_edit_and_issue_links_point_at_the_repository(address: str, name: str) -
     if not ADDRESS:
         assert edits == issues == []
         return
-    ending = ".md" if name == PAGES[0] else ".ipynb"
+    ending = ".ipynb" if (ROOT / f"{name}.ipynb").is_file() else ".md"
     assert edits == [f"{ADDRESS}/edit/main/{name}{ending}"]
     assert [link.split("?")[0] for link in issues] == [f"{ADDRESS}/issues/new"]
 
