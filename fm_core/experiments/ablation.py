@@ -21,8 +21,7 @@ from fm_core.experiments.evaluation import cached, draw_samples, score
 from fm_core.experiments.intervals import seed_difference, seed_interval
 from fm_core.experiments.ladder import VARIANTS, VariantConfig, VariantUNet, build_variant
 from fm_core.experiments.matching import flops, parameters
-from fm_core.experiments.records import write_result
-from fm_core.experiments.runs import GRADIENT, curves, digits, finished, store, train_all
+from fm_core.experiments.runs import GRADIENT, curves, finished, run_stages, store
 from fm_core.provenance import resolve_device
 
 __all__ = ["CHANGES", "RATES", "WIDTHS", "Ablation"]
@@ -129,17 +128,7 @@ class Ablation:
         }
 
     def run(self) -> str:
-        if self.threads:
-            torch.set_num_threads(self.threads)
-        data = digits(self.data, self.device)
-        if self.stage != "evaluate":
-            train_all(self.configs().values(), data)
-        if self.stage == "train":
-            return f"trained {len(self.configs())} networks in {self.out / 'ablation'}"
-        missing = [str(config.folder) for config in self.configs().values() if finished(config) is None]
-        if missing:
-            raise FileNotFoundError(f"not trained yet: {', '.join(missing)}. Run the stage 'train' first.")
-        return f"recorded in {write_result('ablation', self.evaluate(data), config=self.config(), device=self.device)}"
+        return run_stages("ablation", self)
 
     def evaluate(self, data: tuple[Digits, Digits]) -> dict[str, Any]:
         """Everything that is recorded.

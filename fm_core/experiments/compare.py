@@ -23,8 +23,7 @@ from fm_core.data import Digits
 from fm_core.experiments.evaluation import cached, draw_samples, loss_over_time, score, speed, straightness
 from fm_core.experiments.intervals import seed_difference, seed_interval
 from fm_core.experiments.matching import flops, parameters
-from fm_core.experiments.records import write_result
-from fm_core.experiments.runs import digits, finished, store, train_all
+from fm_core.experiments.runs import run_stages, store
 from fm_core.provenance import resolve_device
 from fm_core.session import validation_loss
 
@@ -113,18 +112,7 @@ class Compare:
         }
 
     def run(self) -> str:
-        if self.threads:
-            torch.set_num_threads(self.threads)
-        data = digits(self.data, self.device)
-        if self.stage != "evaluate":
-            train_all(self.configs().values(), data)
-        if self.stage == "train":
-            return f"trained {len(self.configs())} networks in {self.out / 'compare'}"
-        missing = [str(config.folder) for config in self.configs().values() if finished(config) is None]
-        if missing:
-            raise FileNotFoundError(f"not trained yet: {', '.join(missing)}. Run the stage 'train' first.")
-        values = self.evaluate(data)
-        return f"recorded in {write_result('compare', values, config=self.config(), device=self.device)}"
+        return run_stages("compare", self)
 
     def evaluate(self, data: tuple[Digits, Digits]) -> dict[str, Any]:
         """Everything that is recorded.

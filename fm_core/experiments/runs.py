@@ -15,12 +15,23 @@ from torch import nn
 from fm_core.checkpoints import write_atomically
 from fm_core.config import TrainConfig
 from fm_core.data import Digits, load_mnist, load_sample
+from fm_core.experiments.records import write_result
 from fm_core.models import UNet
 from fm_core.provenance import resolve_device
 from fm_core.tracking import load_history
 from fm_core.training import train
 
-__all__ = ["GRADIENT", "GradientNorms", "curves", "depths", "digits", "finished", "store", "train_all"]
+__all__ = [
+    "GRADIENT",
+    "GradientNorms",
+    "curves",
+    "depths",
+    "digits",
+    "finished",
+    "run_stages",
+    "store",
+    "train_all",
+]
 
 GRADIENT = "gradient/"  # prefix of the curves of GradientNorms
 
@@ -134,3 +145,32 @@ def train_all(
                 f"{config.folder}: validation loss {result.validation_loss:.4f} after {result.images:,} images, "
                 f"{result.seconds:.0f} s, {result.images_per_second:.0f} images/s"
             )
+
+
+def run_stages(name: str, experiment: Any) -> str:
+    """Train what an experiment names, then evaluate and record it, as far as ``experiment.stage`` says.
+
+    Args:
+        name: of the experiment, of its record and of its folder.
+        experiment: with the fields ``stage``, ``out``, ``data``, ``device`` and ``threads``, with ``configs()`` (its
+            trainings), ``config()`` (what decides its numbers) and ``evaluate(data)`` (the numbers).
+
+    Returns:
+        One line about what was done.
+
+    Raises:
+        FileNotFoundError: the stage "evaluate", and a network that is not trained.
+    """
+    if experiment.threads:
+        torch.set_num_threads(experiment.threads)
+    data = digits(experiment.data, experiment.device)
+    configs = list(experiment.configs().values())
+    if experiment.stage != "evaluate":
+        train_all(configs, data)
+    if experiment.stage == "train":
+        return f"trained {len(configs)} networks in {experiment.out / name}"
+    missing = [str(config.folder) for config in configs if finished(config) is None]
+    if missing:
+        raise FileNotFoundError(f"not trained yet: {', '.join(missing)}. Run the stage 'train' first.")
+    values = experiment.evaluate(data)
+    return f"recorded in {write_result(name, values, config=experiment.config(), device=experiment.device)}"

@@ -27,13 +27,7 @@ from fm_core.models import BaseUNet, PlainBlock, ResidualBlock, UNet, build_mode
 from fm_core.tracking import MLflowTracker
 from fm_core.training import train
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -319,8 +313,8 @@ def test_compare_trains_judges_and_goes_on_from_its_caches(tmp_path, data, monke
     monkeypatch.setattr(compare, "loss_over_time", partial(loss_over_time, bins=2))
     monkeypatch.setattr(compare, "straightness", partial(straightness, steps=2))
     monkeypatch.setattr(compare, "score", small_score)
-    monkeypatch.setattr(compare, "digits", lambda *_: data)
-    monkeypatch.setattr(compare, "write_result", lambda name, values, **_: record.update(values) or name)
+    monkeypatch.setattr(runs, "digits", lambda *_: data)
+    monkeypatch.setattr(runs, "write_result", lambda name, values, **_: record.update(values) or name)
     record: dict = {}
     experiment = Compare(images=256, seeds=(0, 1), samples=250, out=tmp_path, data="sample", device="cpu")
     monkeypatch.setattr(compare, "speed", lambda models, device: {name: {} for name in models})
@@ -360,8 +354,8 @@ def test_ablation_trains_judges_and_compares_the_rungs(tmp_path, data, monkeypat
     monkeypatch.setattr(ablation, "LOGGED", 1)
     monkeypatch.setattr(ablation, "NFE", 2)
     monkeypatch.setattr(ablation, "score", small_score)
-    monkeypatch.setattr(ablation, "digits", lambda *_: data)
-    monkeypatch.setattr(ablation, "write_result", lambda name, values, **_: record.update(values) or name)
+    monkeypatch.setattr(runs, "digits", lambda *_: data)
+    monkeypatch.setattr(runs, "write_result", lambda name, values, **_: record.update(values) or name)
     record: dict = {}
     Ablation(images=128, seeds=(0, 1), samples=250, out=tmp_path, device="cpu").run()
     assert set(record["rungs"]) == set(names)

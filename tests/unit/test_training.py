@@ -16,13 +16,7 @@ from fm_core.data import Digits, load_sample
 from fm_core.tracking import MLflowTracker, NullTracker, load_history, load_snapshots, run_name, snapshot_steps
 from fm_core.training import train, validation_loss
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
