@@ -1,10 +1,6 @@
 /* Runs before every other script of a page, so that the theme, MathJax and the widgets' manager get along. */
 "use strict";
 
-/* The theme's Font Awesome would replace the icons inside the widgets' Play button while the manager still holds on to
-   them, and the exception stops the button. It replaces what is in the page when it loads, and leaves the rest alone. */
-window.FontAwesomeConfig = { observeMutations: false };
-
 /* The manager loads its icon fonts relative to the addresses of its own modules, which require.js has to be told. */
 {
   const { manager } = document.currentScript.dataset;
@@ -28,7 +24,7 @@ document.addEventListener("DOMContentLoaded", () => {
 });
 
 /* Two buttons of the theme are called otherwise than what stands on them, and the sidebar is no landmark, so that the
-   book's name in it would belong nowhere. Font Awesome, which runs later, would turn titles of icons into text. */
+   book's name in it would belong nowhere. */
 document.addEventListener("DOMContentLoaded", () => {
   for (const icon of document.querySelectorAll(".theme-switch")) {
     icon.removeAttribute("title");
