@@ -118,13 +118,15 @@ def train_classifier(
     device: str | torch.device | None = None,
     batch_size: int = 128,
     lr: float = 4e-3,
+    legible: float = LEGIBLE,
     progress: bool = False,
 ) -> DigitClassifier:
     """Train the classifier from scratch.
 
     ``min_w E[-q · log softmax(f_w(x))]`` by AdamW, the learning rate falling linearly to 0. For three images of four,
     ``x`` is a shifted ``x_1`` and ``q`` its label; for the fourth, ``x = (1 - t) x_0 + t x_1`` with noise ``x_0`` and
-    ``t ~ U[0, 1]``, and ``q`` is s times the label plus (1 - s) times a tenth for each class, ``s = min(1, t / 0.8)``.
+    ``t ~ U[0, 1]``, and ``q`` is s times the label plus (1 - s) times a tenth for each class, with
+    ``s = min(1, t / legible)``.
 
     Args:
         digits: images ``(N, 1, 28, 28)`` in [-1, 1] with their labels 0 to 9.
@@ -133,6 +135,8 @@ def train_classifier(
         device: where to train; where the digits are, if left out.
         batch_size: images per step.
         lr: learning rate of the first step.
+        legible: the time from which the label is kept whole, in (0, 1]; 0.8 is noise of standard deviation 0.2. With 1
+            the classifier is taught to doubt from the first grain on, and its features measure grain.
         progress: show a progress bar.
 
     Returns:
@@ -140,9 +144,11 @@ def train_classifier(
         the same weights.
 
     Raises:
-        ValueError: no step, no digit, images of another shape, or labels outside 0 to 9.
+        ValueError: no step, no digit, images of another shape, labels outside 0 to 9, or a time that is none.
     """
     _check(digits, steps)
+    if not 0 < legible <= 1:
+        raise ValueError(f"legible={legible}; it is the time from which labels are kept whole, above 0 and at most 1.")
     device = torch.device(device) if device is not None else digits.images.device
     images, labels = digits.images.to(device), digits.labels.to(device)
     with torch.random.fork_rng():
@@ -158,7 +164,7 @@ def train_classifier(
         t[torch.arange(batch_size) % NOISY > 0] = 1.0
         x_0 = torch.randn(batch_size, 1, SIDE, SIDE, generator=generator).to(device)
         x = torch.lerp(x_0, _shifted(images[pick], down, right), t[:, :, None, None]).clamp(-1, 1)
-        sure = (t / LEGIBLE).clamp(max=1)
+        sure = (t / legible).clamp(max=1)
         target = sure * F.one_hot(labels[pick], CLASSES) + (1 - sure) / CLASSES
         loss = F.cross_entropy(network(x), target)
         optimizer.zero_grad()

@@ -84,6 +84,14 @@ def test_bad_digits_are_refused(digits: Digits, steps: int, message: str) -> Non
         train_classifier(digits, steps=steps)
 
 
+def test_a_time_from_which_labels_are_kept_lies_in_the_unit_interval() -> None:
+    digits = load_sample("test")
+    with pytest.raises(ValueError, match=r"legible=0; .* above 0 and at most 1"):
+        train_classifier(digits, steps=1, legible=0)
+    early, late = (train_classifier(digits, steps=2, legible=legible).head.weight for legible in (0.8, 1.0))
+    assert not torch.equal(early, late)
+
+
 def test_images_of_another_shape_are_refused(classifier: torch.nn.Module) -> None:
     with pytest.raises(ValueError, match="takes \\(N, 1, 28, 28\\)"):
         class_probabilities(classifier, torch.zeros(28, 28))
