@@ -7,6 +7,7 @@ from fm_core.plotting.animation import frame_durations, render_gif, save_gif, sa
 from fm_core.plotting.figures import figure_frames
 from fm_core.plotting.frames import Frames, render_frames
 from fm_core.plotting.images import image_grid, to_uint8
+from fm_core.plotting.ladder import contribution_panels, gradient_maps, interaction_panels, rate_panels
 from fm_core.plotting.pacing import (
     PACINGS,
     frame_indices,
@@ -50,12 +51,15 @@ __all__ = [
     "PathView",
     "alarm_map",
     "block_average",
+    "contribution_panels",
     "draw_path_grid",
     "figure_frames",
     "frame_durations",
     "frame_indices",
+    "gradient_maps",
     "image_grid",
     "ink_arrows",
+    "interaction_panels",
     "interval_panels",
     "inverse_quadratic",
     "linear",
@@ -71,6 +75,7 @@ __all__ = [
     "plot_trajectory",
     "plot_velocity",
     "quadratic",
+    "rate_panels",
     "render_frames",
     "render_gif",
     "reverse_logarithmic",
