@@ -22,7 +22,17 @@ from fm_core.metrics import scorecard
 from fm_core.models import UNet
 from fm_core.solvers import TABLEAUX, solve, uniform_grid
 
-__all__ = ["BLOCK", "cached", "draw_samples", "loss_over_time", "paired_noise", "score", "speed", "straightness"]
+__all__ = [
+    "BLOCK",
+    "cached",
+    "draw_samples",
+    "loss_over_time",
+    "paired_noise",
+    "score",
+    "speed",
+    "spent",
+    "straightness",
+]
 
 BLOCK = 250  # samples that are drawn and kept together
 NOISE_SEED, LOSS_SEED = 20_000, 30_000
@@ -40,9 +50,25 @@ def cached(path: Path, key: dict[str, Any], compute: Callable[[], dict[str, Any]
         found = json.loads(path.read_text())
         if found["key"] == key:
             return found["values"]
+    began = time.perf_counter(), time.process_time()
     values = compute()
-    write_atomically(path, (json.dumps({"key": key, "values": values}) + "\n").encode())
+    seconds = {"wall": time.perf_counter() - began[0], "processor": time.process_time() - began[1]}
+    write_atomically(path, (json.dumps({"key": key, "values": values, "seconds": seconds}) + "\n").encode())
     return values
+
+
+def spent(folder: Path) -> dict[str, float]:
+    """Seconds that the cached parts below a folder took when they were computed, together.
+
+    Args:
+        folder: of an experiment.
+
+    Returns:
+        ``wall`` time, and the ``processor`` time of this process, which other work on the machine does not lengthen.
+    """
+    found = [json.loads(path.read_text()) for path in folder.glob("**/*.json")]
+    parts = [facts["seconds"] for facts in found if facts.keys() == {"key", "values", "seconds"}]
+    return {clock: sum(part[clock] for part in parts) for clock in ("wall", "processor")}
 
 
 def paired_noise(block: int, size: int = BLOCK) -> Tensor:

@@ -15,6 +15,7 @@ from torch import nn
 from fm_core.checkpoints import write_atomically
 from fm_core.config import TrainConfig
 from fm_core.data import Digits, load_mnist, load_sample
+from fm_core.experiments.evaluation import spent
 from fm_core.experiments.records import write_result
 from fm_core.models import UNet
 from fm_core.provenance import resolve_device
@@ -173,4 +174,6 @@ def run_stages(name: str, experiment: Any) -> str:
     if missing:
         raise FileNotFoundError(f"not trained yet: {', '.join(missing)}. Run the stage 'train' first.")
     values = experiment.evaluate(data)
+    trained = sum((finished(config) or {}).get("seconds", 0.0) for config in configs)
+    values["seconds"] = {"training": trained, "evaluation": spent(experiment.out / name)}
     return f"recorded in {write_result(name, values, config=experiment.config(), device=experiment.device)}"

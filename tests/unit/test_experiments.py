@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import sys
+import time
 from functools import partial
 
 import pytest
@@ -18,7 +19,15 @@ from fm_core.experiments import ablation, compare, runs
 from fm_core.experiments.__main__ import main
 from fm_core.experiments.ablation import CHANGES, TIME_DIM, WIDTHS, Ablation
 from fm_core.experiments.compare import NETWORKS, Compare, Network
-from fm_core.experiments.evaluation import cached, draw_samples, loss_over_time, paired_noise, speed, straightness
+from fm_core.experiments.evaluation import (
+    cached,
+    draw_samples,
+    loss_over_time,
+    paired_noise,
+    speed,
+    spent,
+    straightness,
+)
 from fm_core.experiments.intervals import seed_difference, seed_interval
 from fm_core.experiments.ladder import GROUPS, VARIANTS, VariantConfig, VariantUNet, build_variant
 from fm_core.experiments.matching import flops, matched_widths, parameters
@@ -253,6 +262,17 @@ def test_a_cache_is_used_for_its_key_only(tmp_path):
     assert [cached(path, {"weights": w}, compute)["n"] for w in ("a", "a", "b", "b")] == [1, 1, 2, 2]
 
 
+def test_the_time_that_cached_parts_took_adds_up(tmp_path):
+    (tmp_path / "config.json").write_text('{"seconds": 5}')  # a run's, not a part's
+    assert spent(tmp_path) == {"wall": 0, "processor": 0}
+    for name in ("one", "deep/two"):
+        cached(tmp_path / f"{name}.json", {}, lambda: {"slept": time.sleep(0.05)})
+        cached(tmp_path / f"{name}.json", {}, lambda: pytest.fail("it is there"))
+    found = spent(tmp_path)
+    assert 0.1 <= found["wall"] < 5
+    assert 0 <= found["processor"] < found["wall"]
+
+
 def test_samples_are_drawn_once_from_paired_noise_and_grow_by_blocks(tmp_path):
     assert torch.equal(paired_noise(0), paired_noise(0))
     assert not torch.equal(paired_noise(0), paired_noise(1))
@@ -334,6 +354,7 @@ def test_compare_trains_judges_and_goes_on_from_its_caches(tmp_path, data, monke
     pairs = zip(*(record["cells"][n]["euler-2"]["ink"]["values"] for n in ("base", "residual")), strict=True)
     assert difference["values"] == pytest.approx([a - b for a, b in pairs])
     assert record["cells"]["published-base"]["euler-2"]["ink"]["low"] is None
+    assert record["seconds"]["training"] > 0 < record["seconds"]["evaluation"]["wall"]
     assert len(record["loss_over_time"]["networks"]["base"]["mean"]) == len(record["loss_over_time"]["t"])
     json.dumps(record)
 
