@@ -18,6 +18,7 @@ _HOME = {
     "exact": ["ExactVelocity", "GaussianVelocity"],
     "experiments": ["load_record"],
     "grids": ["paced_grid", "uniform_grid"],
+    "likelihood": ["bits_per_dimension", "divergence", "log_density"],
     "losses": ["flow_matching_loss"],
     "metrics": [],
     "models": ["BaseUNet", "PlainBlock", "ResidualBlock", "ResidualUNet", "UNet", "build_model", "summary"],

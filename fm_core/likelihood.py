@@ -1,0 +1,242 @@
+"""How likely a flow makes an image: the instantaneous change of variables, solved backwards from data to noise.
+
+Along a path of the flow the density thins out where the velocity spreads, ``d log p_t(x(t)) / dt = -∇·v(x(t), t)``,
+so one ODE with one more number per sample gives the exact log-density of any velocity field, whatever trained it:
+
+``log p_1(x_1) = log N(x(0); 0, I) - ∫_0^1 ∇·v(x(t), t) dt``
+
+Four decisions:
+
+- :func:`fm_core.solve` integrates state and divergences together, so every method and tolerance of the book is there.
+- The divergence is exact (one vector-Jacobian product per dimension), or Hutchinson's estimate (one per probe). Probes
+  stay the same along a path, which makes the estimate a smooth ODE and, to the solver's error, unbiased.
+- Several probes tell how far they scatter: each sample comes with the standard error that is due to them.
+- An image has 256 levels and no density. Spread evenly over its bins (:func:`fm_core.dequantize`), its density bounds
+  the probability of the levels from below. The pixel ``y = (k + u) / 128 - 1`` moves by 1/128 from level to level, so
+  a density over y times ``(1/128)^D`` is one over k + u, and every pixel costs seven bits more. The bins fill [-1, 1)
+  without gaps; what a network puts outside is lost to it. Note that a network trained on the bare levels ``k / 127.5 -
+  1`` has never seen a value within a bin: its levels sit at the fraction k / 255 of their bins, paper at the lower
+  edge and ink at the upper one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fm_core.data import dequantize
+from fm_core.solvers import Tableau, Velocity, solve
+
+__all__ = ["BitsPerDimension", "LogDensity", "bits_per_dimension", "divergence", "log_density"]
+
+BITS = math.log2(128)  # a pixel of p(y) in bits of p(k + u)
+PROBES = ("rademacher", "gaussian")
+
+
+@dataclass(frozen=True, eq=False)
+class LogDensity:
+    """Log-densities of a batch, and where its samples come from.
+
+    Attributes:
+        log_density: ``log p(x)`` in nats, ``(B,)``, in the precision of x.
+        standard_error: of ``log_density``, due to the random probes alone, ``(B,)``; 0 for the exact divergence, NaN
+            for a single probe, which cannot tell.
+        x_0: the noise that flows to x, the shape of x.
+        nfe: evaluations of the velocity, each with one vector-Jacobian product per probe (exact: per dimension).
+    """
+
+    log_density: Tensor
+    standard_error: Tensor
+    x_0: Tensor
+    nfe: int
+
+
+@dataclass(frozen=True, eq=False)
+class BitsPerDimension:
+    """What a flow needs to name the levels of images.
+
+    Attributes:
+        bits: upper bound on ``-log2 P(image) / D``, ``(B,)``; mean over the draws.
+        standard_error: of ``bits``, ``(B,)``: the scatter of the draws, probes included; of a single draw that of its
+            probes alone, NaN for a single one.
+        nfe: evaluations of the velocity per image, all draws together.
+    """
+
+    bits: Tensor
+    standard_error: Tensor
+    nfe: int
+
+
+def divergence(velocity: Velocity, x: Tensor, t: Tensor, probes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Velocity and its divergence, exact or seen through probes.
+
+    ``∇·v = Σ_i ∂v_i/∂x_i``; for a probe ε with ``E[ε εᵀ] = I``, ``E[εᵀ (∂v/∂x) ε] = ∇·v`` (Hutchinson)
+
+    Args:
+        velocity: called as ``velocity(x, t)``; differentiable in x by autograd. Samples of a batch must not see one
+            another, as in batch normalisation.
+        x: states, ``(B, ...)``, floating point.
+        t: time, a scalar tensor or ``(B,)``.
+        probes: ``(P, B, ...)``; the exact trace if left out, at the cost of one vector-Jacobian product per dimension.
+
+    Returns:
+        The velocity, the shape of x, and the divergence seen through each probe, ``(P, B)``; exact: ``(1, B)``. Both
+        without gradients.
+
+    Raises:
+        ValueError: probes of another shape; a velocity that autograd cannot follow to x.
+
+    Source: Grathwohl et al. 2019, equation 7; Hutchinson 1989. Explained in the chapter *How likely is a digit?*.
+    """
+    if probes is not None and (probes.ndim != x.ndim + 1 or probes.shape[1:] != x.shape):
+        raise ValueError(
+            f"probes has shape {tuple(probes.shape)} for states of shape {tuple(x.shape)}; it must be (P, B, ...), "
+            "one random vector per probe and sample."
+        )
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        v = velocity(x, t)
+    if not isinstance(v, Tensor) or v.shape != x.shape:
+        got = f"shape {tuple(v.shape)}" if isinstance(v, Tensor) else f"a {type(v).__name__}"
+        raise ValueError(f"velocity returned {got} for a state of shape {tuple(x.shape)}; it must keep the shape.")
+    if not v.requires_grad:
+        raise ValueError(
+            "velocity(x, t) does not depend on x as far as autograd can see, so it has no divergence. Take no_grad(), "
+            "detach() and inference mode out of it."
+        )
+
+    def pulled(vector: Tensor) -> Tensor:  # vᵀ J, (B, ...)
+        (row,) = torch.autograd.grad(v, x, vector, retain_graph=True)
+        return row
+
+    if probes is not None:
+        return v.detach(), torch.stack([(pulled(e) * e).flatten(1).sum(dim=1) for e in probes])
+    trace, unit = v.new_zeros(len(x)), v.new_zeros(v.shape).flatten(1)  # (B,), (B, D)
+    for i in range(unit.shape[1]):
+        unit[:, i] = 1
+        trace += pulled(unit.view(v.shape)).flatten(1)[:, i]
+        unit[:, i] = 0
+    return v.detach(), trace[None]
+
+
+def log_density(
+    velocity: Velocity,
+    x: Tensor,
+    t: Tensor | np.ndarray | Sequence[float] = (0.0, 1.0),
+    *,
+    probes: int | None = None,
+    kind: str = "rademacher",
+    method: str | Tableau = "dopri5",
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    generator: torch.Generator | None = None,
+    progress: bool | None = False,
+) -> LogDensity:
+    """Log-density of samples under the flow of a velocity field that starts from standard normal noise.
+
+    ``log p_1(x_1) = log N(x(0); 0, I) - ∫_0^1 ∇·v(x(t), t) dt`` along the path that ends in x_1
+
+    Args:
+        velocity: called as ``velocity(x, t)``, as in :func:`divergence`; networks are best put in eval mode first. Its
+            parameters get no gradients.
+        x: samples, ``(B, ...)``, floating point; left as they are.
+        t: times of a sampler, rising from 0, walked backwards. A fixed-step method takes one step from each to the
+            next; ``"dopri5"`` needs the two ends only. An end before 1 asks for the density at that time.
+        probes: random vectors per sample for Hutchinson's estimate; the exact trace if left out.
+        kind: ``"rademacher"`` (signs, the smaller variance) or ``"gaussian"``.
+        method: as in :func:`fm_core.solve`. Coarse fixed steps give values that no density can have: what is
+            integrated is then not the volume change of the steps that were taken.
+        rtol, atol: relative and absolute error per step of ``"dopri5"``, in the state and in the divergences alike. All
+            samples of a batch share the steps.
+        generator: random numbers, on the device of ``x``.
+        progress: as in :func:`fm_core.solve`.
+
+    Raises:
+        ValueError: times that do not rise from 0; a number of probes below 1; an unknown kind; what :func:`divergence`
+            and :func:`fm_core.solve` refuse.
+
+    Source: Chen et al. 2018, theorem 1; Grathwohl et al. 2019, algorithm 1. Explained in the chapter *How likely is a
+    digit?*.
+    """
+    times = torch.as_tensor(t, dtype=torch.float64, device="cpu").flatten()
+    if len(times) < 2 or times[0] != 0 or not bool((times.diff() > 0).all()):
+        raise ValueError(f"t={t}: give the times of a sampler, rising from 0 (noise), as uniform_grid(n) makes them.")
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"x is {got}; samples are a floating-point tensor. Cast them, for example x.float().")
+    noise = None if probes is None else _probes(x, probes, kind, generator)
+    dimension = math.prod(x.shape[1:])
+    width = 1 if noise is None else len(noise)
+
+    def augmented(state: Tensor, s: Tensor) -> Tensor:  # (B, D + P): the sample, then the integral of each probe
+        v, spread = divergence(velocity, state[:, :dimension].reshape(x.shape), s, noise)
+        return torch.cat([v.flatten(1), spread.T], dim=1)
+
+    start = torch.cat([x.detach().flatten(1), x.new_zeros(len(x), width)], dim=1)
+    options = {"method": method, "rtol": rtol, "atol": atol, "keep": False, "progress": progress}
+    path = solve(augmented, start, times.flip(0), **options)
+    x_0, gathered = path.x[-1].split([dimension, width], dim=1)  # gathered: ∫_1^0 ∇·v dt = -∫_0^1 ∇·v dt
+    normal = -(x_0.square().sum(dim=1) + dimension * math.log(2 * math.pi)) / 2
+    error = torch.zeros_like(normal) if noise is None else gathered.std(dim=1) / width**0.5
+    return LogDensity(normal + gathered.mean(dim=1), error, x_0.reshape(x.shape), path.nfe)
+
+
+def bits_per_dimension(
+    velocity: Velocity,
+    images: Tensor,
+    t: Tensor | np.ndarray | Sequence[float] = (0.0, 1.0),
+    *,
+    draws: int = 1,
+    probes: int | None = 1,
+    generator: torch.Generator | None = None,
+    **options: Any,
+) -> BitsPerDimension:
+    """Bits per dimension of images with 256 levels, by uniform dequantisation.
+
+    ``-log2 P(k) / D ≤ E_u[-log p(y(k, u))] / (D ln 2) + log2(128)``,  ``y = (k + u) / 128 - 1``,  ``u ~ U[0, 1)^D``
+
+    The step is Jensen's inequality for ``P(k) = ∫ p(y) dy`` over the image's bin. No image can have less than 0 bits;
+    a mean below 0 tells of too coarse a solver, or of images that were not spread over their bins.
+
+    Args:
+        velocity: as in :func:`log_density`.
+        images: ``(B, ...)``, values in [-1, 1]; each stands for the nearest level ``k / 127.5 - 1``.
+        t: as in :func:`log_density`.
+        draws: how often each image is spread over its bin, each time with probes of its own.
+        probes: as in :func:`log_density`.
+        generator: random numbers, on the device of ``images``.
+        options: of :func:`log_density`: ``method``, ``rtol``, ``atol``, ``kind``, ``progress``.
+
+    Raises:
+        ValueError: fewer than one draw; images outside [-1, 1]; what :func:`log_density` refuses.
+
+    Source: Theis, van den Oord, Bethge 2016, section 3.1. Explained in the chapter *How likely is a digit?*.
+    """
+    if draws < 1:
+        raise ValueError(f"draws={draws}: spread each image over its bin at least once.")
+    nats_to_bits = 1 / (math.prod(images.shape[1:]) * math.log(2))
+    found = [
+        log_density(velocity, dequantize(images, generator), t, probes=probes, generator=generator, **options)
+        for _ in range(draws)
+    ]
+    bits = torch.stack([BITS - f.log_density * nats_to_bits for f in found])  # (draws, B)
+    error = bits.std(dim=0) / draws**0.5 if draws > 1 else found[0].standard_error * nats_to_bits
+    return BitsPerDimension(bits.mean(dim=0), error, sum(f.nfe for f in found))
+
+
+def _probes(x: Tensor, count: int, kind: str, generator: torch.Generator | None) -> Tensor:
+    """Random vectors with uncorrelated entries of variance 1, ``(P, B, ...)``."""
+    if count < 1:
+        raise ValueError(f"probes={count}: at least one, or None for the exact trace.")
+    if kind not in PROBES:
+        raise ValueError(f"kind={kind!r}: choose {' or '.join(map(repr, PROBES))}.")
+    options = {"generator": generator, "device": x.device}
+    if kind == "gaussian":
+        return torch.randn(count, *x.shape, dtype=x.dtype, **options)
+    return torch.randint(0, 2, (count, *x.shape), **options).to(x.dtype).mul_(2).sub_(1)
