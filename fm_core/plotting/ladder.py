@@ -137,6 +137,7 @@ def interaction_panels(
                 ax.plot([side] * len(found["values"]), found["values"], "_", color=color, markersize=7)
         ax.set_xticks([0, 1], ends)
         ax.set(xlim=(-0.35, 1.35))
+        ax.margins(y=0.16)
         ax.set_title(title, size=11)
         ax.legend(fontsize=9)
     for ax in list(axes.flat)[len(squares) :]:
@@ -180,7 +181,12 @@ def gradient_maps(
     columns = min(columns, len(runs))
     down = -(-len(runs) // columns)
     figure, axes = plt.subplots(
-        down, columns, figsize=(width, 0.7 + down * (0.7 + 0.19 * len(depths))), sharey=True, squeeze=False
+        down,
+        columns,
+        figsize=(width, 0.7 + down * (0.7 + 0.19 * len(depths))),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
     for ax, (title, (steps, norms)) in zip(axes.flat, runs.items(), strict=False):
         picture = ax.pcolormesh(
@@ -198,7 +204,7 @@ def gradient_maps(
     for ax in list(axes.flat)[len(runs) :]:
         ax.set_axis_off()
     axes[0, 0].set_yticks(range(len(depths)), depths)
-    figure.colorbar(picture, ax=axes, extend="both", label="norm of the gradient", shrink=0.9)
+    figure.colorbar(picture, ax=axes, extend="both", label="norm of the gradient", aspect=30, shrink=0.9)
     return figure
 
 
@@ -234,11 +240,13 @@ def rate_panels(
             for place, (_, facts) in zip(x, there, strict=True):
                 values = facts[quantity]["values"]
                 ax.plot([place] * len(values), values, "_", color=style["color"], markersize=8)
-                if facts["diverged"]:
-                    told = f"{facts['diverged']} diverged"
-                    ax.annotate(told, (place, max(values)), (0, 6), textcoords="offset points", ha="center", fontsize=9)
+            for rate, facts in found.items():
+                if facts["diverged"] and quantity == next(iter(panels)):
+                    told = {"ha": "center", "va": "top", "fontsize": 9, "transform": ax.get_xaxis_transform()}
+                    ax.text(float(rate), 0.99 - 0.07 * k, f"{facts['diverged']} diverged", color=style["color"], **told)
         ax.set(xlabel="learning rate", ylabel=label, xscale="log")
         ax.set_xticks(ticks, [f"{rate:g}" for rate in ticks])
         ax.minorticks_off()
+        ax.margins(x=0.14, y=0.14)
     axes[0, 0].legend(fontsize=10)
     return figure
