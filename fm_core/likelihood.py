@@ -183,7 +183,9 @@ def log_density(
     path = solve(augmented, start, times.flip(0), **options)
     x_0, gathered = path.x[-1].split([dimension, width], dim=1)  # gathered: ∫_1^0 ∇·v dt = -∫_0^1 ∇·v dt
     normal = -(x_0.square().sum(dim=1) + dimension * math.log(2 * math.pi)) / 2
-    error = torch.zeros_like(normal) if noise is None else gathered.std(dim=1) / width**0.5
+    error = torch.zeros_like(normal)
+    if noise is not None:
+        error = gathered.std(dim=1) / width**0.5 if width > 1 else error.fill_(math.nan)
     return LogDensity(normal + gathered.mean(dim=1), error, x_0.reshape(x.shape), path.nfe)
 
 

@@ -8,6 +8,7 @@ from fm_core.experiments.ablation import Ablation
 from fm_core.experiments.benchmark import Benchmark
 from fm_core.experiments.compare import Compare
 from fm_core.experiments.export import Export
+from fm_core.experiments.likelihood import Likelihood
 from fm_core.experiments.train_classifier import TrainClassifier
 from fm_core.experiments.train_published import TrainPublished
 
@@ -16,6 +17,7 @@ EXPERIMENTS = {
     "classifier": TrainClassifier,
     "compare": Compare,
     "ablation": Ablation,
+    "likelihood": Likelihood,
     "export": Export,
     "benchmark": Benchmark,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from fm_core.experiments.records import write_result
 from fm_core.models import UNet
 from fm_core.provenance import resolve_device
 from fm_core.tracking import load_history
-from fm_core.training import train
+from fm_core.training import Callback, train
 
 __all__ = [
     "GRADIENT",
@@ -123,6 +124,7 @@ def train_all(
     configs: Iterable[TrainConfig],
     data: tuple[Digits, Digits],
     *,
+    callback: Callable[[TrainConfig], Callback] = lambda config: GradientNorms(config.log_every),
     say: Callable[[str], None] = lambda line: print(line, flush=True),
 ) -> None:
     """Train what is not finished yet, one after the other. A training that diverges is recorded as such.
@@ -130,13 +132,14 @@ def train_all(
     Args:
         configs: the runs, in order.
         data: training and test digits.
+        callback: makes the callback of a run from its recipe.
         say: told one line per run.
     """
     for config in configs:
         if finished(config) is not None:
             continue
         try:
-            result = train(config, data=data, progress=sys.stderr.isatty(), callback=GradientNorms(config.log_every))
+            result = train(config, data=data, progress=sys.stderr.isatty(), callback=callback(config))
         except FloatingPointError as error:
             facts = {"recipe": config.recipe(), "diverged": str(error)}
             write_atomically(config.folder / "diverged.json", (json.dumps(facts, indent=2) + "\n").encode())
@@ -154,7 +157,8 @@ def run_stages(name: str, experiment: Any) -> str:
     Args:
         name: of the experiment, of its record and of its folder.
         experiment: with the fields ``stage``, ``out``, ``data``, ``device`` and ``threads``, with ``configs()`` (its
-            trainings), ``config()`` (what decides its numbers) and ``evaluate(data)`` (the numbers).
+            trainings), ``config()`` (what decides its numbers) and ``evaluate(data)`` (the numbers), and with
+            ``train(data)`` where it does more than :func:`train_all`.
 
     Returns:
         One line about what was done.
@@ -167,7 +171,7 @@ def run_stages(name: str, experiment: Any) -> str:
     data = digits(experiment.data, experiment.device)
     configs = list(experiment.configs().values())
     if experiment.stage != "evaluate":
-        train_all(configs, data)
+        getattr(experiment, "train", partial(train_all, configs))(data)
     if experiment.stage == "train":
         return f"trained {len(configs)} networks in {experiment.out / name}"
     missing = [str(config.folder) for config in configs if finished(config) is None]

@@ -395,4 +395,4 @@ def test_the_command_line_lists_the_experiments(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["fm_core.experiments", "--list"])
     main()
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert listed == ["train-published", "classifier", "compare", "ablation", "export", "benchmark"]
+    assert listed == ["train-published", "classifier", "compare", "ablation", "likelihood", "export", "benchmark"]
