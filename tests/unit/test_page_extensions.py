@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import page_cards
 import pictures
 import pictures_of_pages
 import plain_markup
 import pytest
+import reproduction
 from docutils.core import publish_doctree
 from PIL import Image
 
@@ -146,3 +149,59 @@ def test_the_card_is_drawn_from_any_film(tmp_path: Path) -> None:
     card = pictures.card(tmp_path / "film.gif")
     assert card.size == (1200, 630)
     assert card.getpixel((600, 400)) == (255, 255, 255)
+
+
+# The page Reproduce
+
+
+def notebook(path: Path, *sources: str, figure: str = "") -> None:
+    cells = [nbformat.v4.new_markdown_cell(source) for source in sources]
+    code = nbformat.v4.new_code_cell('record = load_record("compare")')
+    if figure:
+        code.metadata["mystnb"] = {"figure": {"name": figure, "caption": "A figure."}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[*cells, code]), path)
+
+
+def test_chapters_name_their_figures_run_times_and_records(tmp_path: Path) -> None:
+    said = "**Run time** on two cores:\nhalf a minute.\n\nMore words."
+    quoted = "the loss is 0.2<!-- record: ablation/rungs/base/loss -->"
+    notebook(tmp_path / "02_b.ipynb", "# Second", said, quoted, figure="fig-b")
+    notebook(tmp_path / "01_a.ipynb", "# First *one*")
+    notebook(tmp_path / "notes.ipynb", "# No chapter")
+    first, second = reproduction.chapters(tmp_path)
+    assert (first.name, first.title, first.run_time, first.figures) == ("01_a", "First *one*", "not stated", ())
+    assert (second.run_time, second.figures) == ("on two cores: half a minute.", ("fig-b",))
+    assert (first.records, second.records) == ({"compare"}, {"compare", "ablation"})
+    text = reproduction.figures_list([first, second])
+    assert "**{doc}`02_b`**, `jupyter execute --inplace book/02_b.ipynb`" in text
+    assert "- {ref}`fig-b`" in text
+
+
+def test_records_say_what_made_them_what_that_took_and_where_they_are_shown(tmp_path: Path) -> None:
+    made = {"date": "2026-11-25", "git_commit": "a" * 40 + "-dirty", "versions": {"torch": "2.9"}, "device": "cpu (X)"}
+    took = {"training": 5400.0, "evaluation": {"wall": 30.0, "processor": 20.0}}
+    (tmp_path / "compare.json").write_text(json.dumps(made | {"seconds": took}))
+    (tmp_path / "export.json").write_text(json.dumps(made))
+    text = reproduction.records_list(tmp_path, {"{doc}`a`": frozenset({"compare"}), "{doc}`b`": frozenset()})
+    assert "`python -m fm_core.experiments compare`\n: *makes* `book/results/compare.json`, *shown in* {doc}`a`" in text
+    assert "*took* training 90 min, evaluation 30 s on cpu (X)" in text
+    assert "commit `aaaaaaaaaa-dirty`" in text
+    assert "*makes* `book/results/export.json`\n: *took* a time that was not recorded" in text
+
+
+def test_the_time_of_older_records_is_read_from_their_networks() -> None:
+    networks = {"base": {"seconds": 10.0}, "residual": {"seconds": 20.0}}
+    assert reproduction.seconds({"networks": networks}) == {"training": 30.0}
+    assert reproduction.seconds({"networks": {"base": {"seconds": [1.0]}}}) == {}
+    assert reproduction.seconds({"seconds": 244.06}) == {"in all": 244.06}
+    assert [reproduction.duration(s) for s in (12, 100, 9000)] == ["12 s", "2 min", "2.5 h"]
+
+
+def test_every_record_of_the_book_is_listed_and_every_figure_has_one_name() -> None:
+    book = STATIC.parent
+    found = reproduction.chapters(book)
+    names = [name for chapter in found for name in chapter.figures]
+    assert len(names) == len(set(names)) > 40
+    assert all(chapter.run_time != "not stated" for chapter in found)
+    text = reproduction.records_list(book / "results", {"{doc}`x`": frozenset()})
+    assert text.count("`python -m fm_core.experiments ") == len(list((book / "results").glob("*.json")))
