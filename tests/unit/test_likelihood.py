@@ -1,0 +1,310 @@
+"""Log-densities of flows: exact where the answer is known, honest about probes, and a bound on the levels' probability.
+
+Statistical tests use fixed seeds; their thresholds state how rarely another seed would cross them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from fm_core import (
+    ExactVelocity,
+    GaussianVelocity,
+    ResidualUNet,
+    bits_per_dimension,
+    divergence,
+    log_density,
+    solve,
+    toy_2d,
+    uniform_grid,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TIGHT = {"rtol": 1e-8, "atol": 1e-8}
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def gaussian(dimension: int, seed: int = 0) -> tuple[GaussianVelocity, torch.Tensor]:
+    """A Gaussian's velocity and samples at t = 1, float64."""
+    root = torch.randn(dimension, dimension, generator=seeded(seed)).double()
+    field = GaussianVelocity(
+        torch.linspace(-1, 1, dimension).double(), root @ root.T / dimension + 0.2 * torch.eye(dimension)
+    )
+    return field, field.flow(torch.randn(40, dimension, generator=seeded(seed + 1)).double(), 1.0)
+
+
+def eight_gaussians() -> ExactVelocity:
+    angle = torch.arange(8) * math.pi / 4
+    return ExactVelocity(2 * torch.stack([angle.cos(), angle.sin()], dim=1), 0.2)
+
+
+class Wavy:
+    """A nonlinear field in the plane whose Jacobian is known: v = (x y, sin x + t y²)."""
+
+    def __call__(self, x, t):
+        a, b = x.unbind(dim=1)
+        return torch.stack([a * b, a.sin() + t * b * b], dim=1)
+
+    def trace(self, x, t):
+        return x[:, 1] + 2 * t * x[:, 1]
+
+
+class Uniform:
+    """The flow whose samples are uniform on [-1, 1) in every coordinate: x_t = (1 - t) z + t (2 Φ(z) - 1).
+
+    The map is monotone; it is inverted by bisection, and one Newton step gives the right first derivative.
+    """
+
+    def __call__(self, x, t):
+        def flow(z):
+            return (1 - t) * z + t * torch.erf(z / math.sqrt(2))
+
+        def slope(z):
+            return (1 - t) + t * math.sqrt(2 / math.pi) * torch.exp(-z * z / 2)
+
+        low, high = torch.full_like(x, -9.0), torch.full_like(x, 9.0)
+        with torch.no_grad():
+            for _ in range(60):
+                middle = (low + high) / 2
+                below = flow(middle) < x
+                low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        z = (low + high) / 2
+        z = z - (flow(z) - x) / slope(z)
+        return torch.erf(z / math.sqrt(2)) - z
+
+
+# The density
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 5])
+def test_a_gaussian_is_exact(dimension):
+    field, x = gaussian(dimension)
+    found = log_density(field, x, rtol=1e-6, atol=1e-6)
+    assert (found.log_density - field.log_density(x, 1.0)).abs().max() < 1e-4
+    tight = log_density(field, x, **TIGHT)
+    assert (tight.log_density - field.log_density(x, 1.0)).abs().max() < 1e-6
+    assert torch.allclose(field.flow(tight.x_0, 1.0), x, atol=1e-6)
+    assert (tight.standard_error == 0).all()
+
+
+def test_a_density_on_the_way_is_exact_too():
+    field, _ = gaussian(3)
+    x = field.flow(torch.randn(20, 3, generator=seeded(5)).double(), 0.6)
+    found = log_density(field, x, (0.0, 0.6), **TIGHT)
+    assert (found.log_density - field.log_density(x, 0.6)).abs().max() < 1e-6
+
+
+def test_eight_gaussians_are_exact_and_integrate_to_one():
+    field = eight_gaussians()
+    x = toy_2d("eight_gaussians", 200, generator=seeded(0)).double()
+    found = log_density(field, x, rtol=1e-7, atol=1e-7)
+    assert (found.log_density - field.log_density(x, 1.0)).abs().max() < 1e-4
+    side = torch.linspace(-3.2, 3.2, 65, dtype=torch.float64)
+    mesh = torch.cartesian_prod(side, side)
+    mass = log_density(field, mesh, rtol=1e-4, atol=1e-4).log_density.exp().sum() * (6.4 / 64) ** 2
+    assert mass.item() == pytest.approx(1, abs=2e-3)
+
+
+@pytest.mark.parametrize(("method", "order"), [("euler", 1), ("midpoint", 2), ("rk4", 4)])
+def test_fixed_steps_converge_with_their_order(method, order):
+    field, x = gaussian(2)
+    errors = [
+        (log_density(field, x, uniform_grid(n), method=method).log_density - field.log_density(x, 1.0)).abs().mean()
+        for n in (64, 128)
+    ]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.25)
+
+
+def test_coarse_euler_is_too_good_because_log_one_plus_y_is_below_y():
+    field = GaussianVelocity(torch.zeros(1).double(), torch.tensor([[0.01]]).double())
+    x = torch.tensor([[0.05]], dtype=torch.float64)
+    found = log_density(field, x, uniform_grid(4), method="euler")
+    factors = [1 - float(field.divergence(t)) / 4 for t in (1.0, 0.75, 0.5, 0.25)]  # of the steps that were taken
+    assert min(factors) > 0
+    of_the_map = -(found.x_0**2).sum() / 2 - math.log(2 * math.pi) / 2 + math.log(math.prod(factors))
+    assert found.x_0.item() == pytest.approx(0.05 * math.prod(factors))
+    assert found.log_density.item() > of_the_map.item() + 0.3
+
+
+def test_the_evaluations_and_steps_are_those_of_the_solver():
+    field, x = gaussian(2)
+    calls = []
+
+    def counted(x, t):
+        calls.append(float(t))
+        return field(x, t)
+
+    found = log_density(counted, x, uniform_grid(5), method="rk4")
+    assert found.nfe == len(calls) == 20
+    assert calls[0] == 1.0
+    assert calls[-1] == 0.0
+    back = solve(field, x, uniform_grid(5).flip(0), method="rk4", keep=False)
+    assert torch.allclose(found.x_0, back.x[-1], atol=1e-12)
+
+
+# The divergence
+
+
+def test_the_exact_trace_is_that_of_the_jacobian():
+    x, t = torch.randn(6, 2, generator=seeded(1)).double(), torch.tensor(0.3).double()
+    v, trace = divergence(Wavy(), x, t)
+    assert torch.allclose(trace, Wavy().trace(x, t)[None])
+    assert torch.equal(v, Wavy()(x, t))
+    network = small_network().double()
+    image = torch.randn(2, 1, 8, 8, generator=seeded(2)).double()
+    _, trace = divergence(network, image, t)
+    jacobian = torch.autograd.functional.jacobian(lambda x: network(x, t), image[:1]).reshape(64, 64)
+    assert trace[0, 0].item() == pytest.approx(jacobian.trace().item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["rademacher", "gaussian"])
+def test_hutchinson_is_unbiased_and_its_standard_error_is_honest(kind):
+    field, x = gaussian(5)
+    x = x[:4]
+    exact = log_density(field, x, rtol=1e-6, atol=1e-6).log_density
+    options = {"probes": 4, "kind": kind, "rtol": 1e-4, "atol": 1e-4}
+    many = x.repeat_interleave(500, dim=0)
+    found = log_density(field, many, generator=seeded(3), **options)
+    off = (found.log_density - exact.repeat_interleave(500)).reshape(4, 500)
+    spread = off.std(dim=1)
+    # four means of 500 draws, each within 4.5 standard errors: another seed crosses it once in 35,000
+    assert (off.mean(dim=1).abs() < 4.5 * spread / 500**0.5 + 2e-3).all()
+    claimed = found.standard_error.reshape(4, 500).square().mean(dim=1).sqrt()
+    # the ratio of two standard deviations from 500 draws scatters by 4 to 6 %: 25 % is crossed once in 10,000
+    assert torch.allclose(claimed, spread, rtol=0.25)
+
+
+def test_signs_scatter_with_what_is_off_the_diagonal_only():
+    field = GaussianVelocity(torch.zeros(3).double(), torch.diag(torch.tensor([0.3, 1.0, 2.0]).double()))
+    x = torch.ones(2, 3, dtype=torch.float64)
+    signs, normal = (
+        log_density(field, x, uniform_grid(8), method="rk4", probes=8, kind=kind, generator=seeded(5))
+        for kind in ("rademacher", "gaussian")
+    )
+    assert signs.standard_error.max() < 1e-12
+    assert normal.standard_error.min() > 0.05
+
+
+def test_probes_stay_the_same_along_the_path_and_follow_the_seed():
+    network, x = small_network(), torch.randn(2, 1, 8, 8, generator=seeded(6))
+    seen = []
+
+    def watched(x, t):
+        v = network(x, t)
+        v.register_hook(lambda g: seen.append(g.clone()))
+        return v
+
+    options = {"method": "euler", "probes": 1}
+    first = log_density(watched, x, uniform_grid(3), generator=seeded(7), **options)
+    assert len(seen) == 3
+    assert all(torch.equal(g, seen[0]) for g in seen)
+    assert set(seen[0].unique().tolist()) == {-1.0, 1.0}
+    again = log_density(network, x, uniform_grid(3), generator=seeded(7), **options)
+    other = log_density(network, x, uniform_grid(3), generator=seeded(8), **options)
+    assert torch.equal(first.log_density, again.log_density)
+    assert not torch.equal(first.log_density, other.log_density)
+    assert first.standard_error.isnan().all()  # one probe cannot tell
+
+
+# Bits per dimension
+
+
+@pytest.mark.parametrize("shape", [(256, 1), (64, 1, 2, 2)])
+def test_a_uniform_density_over_the_levels_costs_eight_bits(shape):
+    level = torch.arange(256).reshape(shape).double()
+    found = bits_per_dimension(
+        Uniform(), level / 127.5 - 1, (0.0, 1.0), probes=None, rtol=1e-7, atol=1e-7, generator=seeded(0)
+    )
+    assert (found.bits - 8).abs().max() < 2e-3
+
+
+def test_the_bits_bound_the_probability_of_every_level_and_all_together_at_most_one():
+    spread = torch.tensor([[0.09]]).double()
+    field = GaussianVelocity(torch.tensor([0.1]).double(), spread)
+    level = torch.arange(256).double()[:, None]
+    found = bits_per_dimension(
+        field, level / 127.5 - 1, probes=None, draws=8, generator=seeded(1), rtol=1e-6, atol=1e-6
+    )
+    normal = torch.distributions.Normal(0.1, 0.3)
+    edges = torch.arange(257).double() / 128 - 1
+    exact = -(normal.cdf(edges[1:]) - normal.cdf(edges[:-1])).log2()
+    near = (edges[:-1] > -0.8) & (edges[:-1] < 1.0)
+    assert (found.bits - exact)[near].abs().max() < 0.1
+    # the expected bits are above the exact ones; the mean over the levels of a fixed seed is as well
+    assert (found.bits - exact)[near].mean() > -0.005
+    assert (2**-found.bits).sum() <= 1.005
+    assert (found.standard_error[near] > 0).all()
+
+
+def test_draws_are_averaged_and_their_scatter_is_reported():
+    field = GaussianVelocity(torch.zeros(4).double(), 0.02 * torch.eye(4).double())
+    images = torch.full((3, 1, 2, 2), -1 / 255, dtype=torch.float64)
+    flat = lambda x, t: field(x.flatten(1), t).reshape(x.shape)  # noqa: E731
+    generator = seeded(2)
+    singles = [bits_per_dimension(flat, images, probes=None, generator=generator) for _ in range(3)]
+    whole = bits_per_dimension(flat, images, probes=None, draws=3, generator=seeded(2))
+    stacked = torch.stack([s.bits for s in singles])
+    assert torch.allclose(whole.bits, stacked.mean(dim=0))
+    assert torch.allclose(whole.standard_error, stacked.std(dim=0) / 3**0.5)
+    assert whole.nfe == sum(s.nfe for s in singles)
+    assert (singles[0].standard_error == 0).all()
+
+
+# Manners
+
+
+def small_network() -> ResidualUNet:
+    torch.manual_seed(0)
+    network = ResidualUNet((8, 16), 16).eval()
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    return network
+
+
+def test_float32_stays_float32_and_nothing_gets_gradients():
+    network = small_network()
+    x = torch.randn(2, 1, 8, 8, generator=seeded(9))
+    before = x.clone()
+    found = log_density(network, x, uniform_grid(2), method="euler", probes=2, generator=seeded(1))
+    assert {found.log_density.dtype, found.standard_error.dtype, found.x_0.dtype} == {torch.float32}
+    assert found.x_0.shape == x.shape
+    assert not (found.log_density.requires_grad or found.x_0.requires_grad or x.requires_grad)
+    assert all(p.grad is None and p.requires_grad for p in network.parameters())
+    assert torch.equal(x, before)
+    bits = bits_per_dimension(network, x.clamp(-1, 1), uniform_grid(2), method="euler", generator=seeded(1))
+    assert bits.bits.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"t": (0.1, 1.0)}, r"t=\(0.1, 1.0\): give the times of a sampler, rising from 0"),
+        ({"t": (1.0, 0.0)}, "rising from 0"),
+        ({"t": (0.0,)}, "rising from 0"),
+        ({"probes": 0}, "probes=0: at least one, or None for the exact trace"),
+        ({"probes": 1, "kind": "cauchy"}, "kind='cauchy': choose 'rademacher' or 'gaussian'"),
+        ({"x": torch.zeros(2, 3, dtype=torch.int64)}, "x is torch.int64; samples are a floating-point tensor"),
+        ({"method": "leapfrog"}, "method='leapfrog' is unknown"),
+        ({"velocity": lambda x, t: x[:, :1]}, r"velocity returned shape \(2, 1\) for a state of shape \(2, 3\)"),
+        ({"velocity": lambda x, t: x.detach()}, "does not depend on x as far as autograd can see"),
+    ],
+)
+def test_what_cannot_be_is_refused(change, message):
+    arguments = {"velocity": lambda x, t: -x, "x": torch.zeros(2, 3), "t": (0.0, 1.0)} | change
+    with pytest.raises(ValueError, match=message):
+        log_density(arguments.pop("velocity"), arguments.pop("x"), arguments.pop("t"), **arguments)
+
+
+def test_probes_and_images_of_another_form_are_refused():
+    with pytest.raises(ValueError, match=r"probes has shape \(2, 3\) for states of shape \(2, 3\); it must be \(P, B"):
+        divergence(lambda x, t: -x, torch.zeros(2, 3), torch.tensor(0.5), torch.ones(2, 3))
+    with pytest.raises(ValueError, match="draws=0: spread each image"):
+        bits_per_dimension(lambda x, t: -x, torch.zeros(2, 3), draws=0)
+    with pytest.raises(ValueError, match=r"dequantize takes \[-1, 1\]"):
+        bits_per_dimension(lambda x, t: -x, torch.full((2, 3), 255.0))
