@@ -1,0 +1,138 @@
+"""The likelihood experiment: changes of variables that keep probabilities, paired noise, snapshots of the average."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from fm_core import bits_per_dimension, load_model
+from fm_core.config import TrainConfig
+from fm_core.data import Digits, load_sample
+from fm_core.experiments import likelihood
+from fm_core.experiments.likelihood import Likelihood, Snapshots, mean_interval
+from fm_core.experiments.pixels import BLOCK, EDGE, NOISE_SEED, SCALE, VARIANTS, measure, seen_as, to_logit
+from fm_core.training import train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+OPTIONS = {"tolerance": 1e-4, "euler": None, "probes": 1}
+
+
+def at_rest(x, t):
+    """A field without motion: its density is that of the noise, N(0, I)."""
+    return 0 * x
+
+
+def levels(n: int = 256) -> torch.Tensor:
+    return (torch.arange(n) / 127.5 - 1).reshape(n, 1, 1, 1)
+
+
+def test_the_logit_and_its_slope_belong_together():
+    y = torch.linspace(-1, 0.999, 41, dtype=torch.float64).reshape(-1, 1).requires_grad_()
+    z, slope = to_logit(y)
+    (derivative,) = torch.autograd.grad(z.sum(), y)
+    assert torch.allclose(slope, derivative[:, 0].log())
+    assert z[0].item() == pytest.approx(math.log(EDGE) / SCALE, rel=1e-4)
+    two = y.detach()[:40].reshape(20, 2)
+    assert torch.allclose(to_logit(two)[1], slope.detach()[:40].reshape(20, 2).sum(dim=1))
+
+
+@pytest.mark.parametrize(
+    ("bins", "mass"),
+    [("even", math.erf(1 / math.sqrt(2))), ("centred", math.erf(256 / 255 / math.sqrt(2))), ("logit", 1.0)],
+)
+def test_the_levels_together_get_the_mass_that_lies_in_their_bins(bins, mass):
+    found = measure(at_rest, levels(), bins=bins, **OPTIONS)
+    total = sum(2**-b for b in found["bits"])
+    # each level's bits are a bound from above, up to the place within the bin that one draw chose
+    assert total == pytest.approx(mass, abs=0.02 if bins != "logit" else 0.15)
+
+
+def test_the_even_bins_are_those_of_bits_per_dimension_and_every_block_has_its_own_noise():
+    x = levels()[:60]
+    found = measure(at_rest, x, bins="even", **OPTIONS)
+    parts = [
+        bits_per_dimension(
+            at_rest, part, generator=torch.Generator().manual_seed(NOISE_SEED + k), rtol=1e-4, atol=1e-4
+        ).bits
+        for k, part in enumerate(x.split(BLOCK))
+    ]
+    assert found["bits"] == pytest.approx(torch.cat(parts).tolist(), abs=1e-5)
+    assert len(found["nfe"]) == 2
+    assert found["standard_error"] is None
+    assert measure(at_rest, x, bins="even", **OPTIONS | {"euler": 3})["nfe"] == [3, 3]
+    assert len(measure(at_rest, x, bins="even", **OPTIONS | {"probes": 2})["standard_error"]) == 60
+
+
+def test_the_density_at_the_bare_levels_is_what_it_says():
+    found = measure(at_rest, levels()[:3], bins="none", **OPTIONS)
+    density = -levels()[:3].flatten().square() / 2 - math.log(2 * math.pi) / 2
+    assert found["bits"] == pytest.approx((7 - density / math.log(2)).tolist(), abs=1e-4)
+
+
+def test_all_views_of_the_digits_share_their_noise():
+    sample = load_sample("test")
+    few = Digits(sample.images[:5], sample.labels[:5], "five")
+    seen = {variant: seen_as(variant, few) for variant in VARIANTS}
+    assert torch.equal(seen["levels"].images, few.images)
+    assert torch.equal(seen["logit"].images, to_logit(seen["dequantised"].images)[0])
+    level = ((seen["dequantised"].images + 1) * 128).floor()
+    assert torch.equal(level, ((few.images + 1) * 127.5).round())
+    assert torch.equal(seen_as("dequantised", few).images, seen["dequantised"].images)
+    assert seen["logit"].source == "five, logit"
+
+
+def test_snapshots_hold_the_average_of_their_moment(tmp_path, monkeypatch):
+    monkeypatch.setattr(likelihood, "SNAPSHOTS", (8, 16))
+    sample = load_sample("test")
+    data = (Digits(sample.images[:24], sample.labels[:24], "few"),) * 2
+    options = {"widths": (8, 16), "time_dim": 16, "images": 24, "batch_size": 8, "eval_images": 8, "track": False}
+    config = TrainConfig(**options, checkpoint_every=1, out=str(tmp_path / "run"), device="cpu")
+    averages = {}
+
+    class Watching(Snapshots):
+        def __call__(self, step, model):
+            averages.setdefault(0, {k: v.clone() for k, v in config.build().state_dict().items()})
+            n = step - 1  # updates before this one; the first copies the weights
+            rate = 1 if n == 0 else 1 - min(config.ema_decay, (1 + n) / (10 + n))
+            last = averages[step - 1]
+            averages[step] = {k: torch.lerp(last[k], v.detach(), rate) for k, v in model.state_dict().items()}
+            return super().__call__(step, model)
+
+    train(config, data=data, progress=False, callback=Watching(config))
+    for seen, step in ((8, 1), (16, 2)):
+        folder = tmp_path / "run" / f"images-{seen}"
+        kept = load_model(folder).state_dict()
+        assert all(torch.allclose(kept[k], v, atol=1e-6) for k, v in averages[step].items())
+        assert json.loads((folder / "config.json").read_text())["training"]["images"] == seen
+    assert not (tmp_path / "run" / "images-24").exists()
+
+
+def test_a_snapshot_without_its_checkpoint_says_what_to_change(tmp_path, monkeypatch):
+    monkeypatch.setattr(likelihood, "SNAPSHOTS", (16,))
+    sample = load_sample("test")
+    data = (Digits(sample.images[:24], sample.labels[:24], "few"),) * 2
+    options = {"widths": (8, 16), "time_dim": 16, "images": 24, "batch_size": 8, "eval_images": 8, "track": False}
+    config = TrainConfig(**options, checkpoint_every=1, out=str(tmp_path / "run"), device="cpu")
+    train(config, data=data, progress=False)
+    with pytest.raises(ValueError, match="checkpoint_every=1 leaves out step 2; lower it"):
+        Snapshots(config)(3, config.build())
+
+
+def test_the_configuration_is_plain_and_the_snapshots_are_reached(tmp_path):
+    config = Likelihood(out=tmp_path).config()
+    assert json.loads(json.dumps(config)) == config
+    runs = Likelihood(out=tmp_path).configs()
+    assert list(runs) == list(VARIANTS)
+    for run in runs.values():
+        for seen in likelihood.SNAPSHOTS:
+            assert seen % (run.batch_size * run.checkpoint_every) == 0
+            assert seen < run.images
+
+
+def test_the_interval_over_images_is_that_of_a_mean():
+    found = mean_interval([1.0, 2.0, 3.0, 4.0])
+    assert (found["mean"], found["n"]) == (2.5, 4)
+    assert found["high"] - found["mean"] == pytest.approx(1.96 * math.sqrt(5 / 3) / 2)
