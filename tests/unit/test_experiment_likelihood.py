@@ -13,7 +13,7 @@ from fm_core.config import TrainConfig
 from fm_core.data import Digits, load_sample
 from fm_core.experiments import likelihood
 from fm_core.experiments.likelihood import Likelihood, Snapshots, mean_interval
-from fm_core.experiments.pixels import BLOCK, EDGE, NOISE_SEED, SCALE, VARIANTS, measure, seen_as, to_logit
+from fm_core.experiments.pixels import BLOCK, EDGE, NOISE_SEED, SCALE, VARIANTS, guarded, measure, seen_as, to_logit
 from fm_core.training import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -136,3 +136,13 @@ def test_the_interval_over_images_is_that_of_a_mean():
     found = mean_interval([1.0, 2.0, 3.0, 4.0])
     assert (found["mean"], found["n"]) == (2.5, 4)
     assert found["high"] - found["mean"] == pytest.approx(1.96 * math.sqrt(5 / 3) / 2)
+
+
+def test_a_lost_digit_costs_what_a_uniform_guess_costs_and_the_others_nothing():
+    found = guarded([-5.0, 1.5, 7.9, 8.0, 1e18])
+    assert found[:3] == pytest.approx([-5.0, 1.5, 7.9], abs=2e-6)
+    assert found[4] == pytest.approx(8 + 10 / 784)
+    assert found[3] == pytest.approx(8, abs=1e-9)
+    # of all images with one pixel of 256 levels, the mixture gives away no more than everything
+    bits = [-math.log2(0.9 / 16)] * 16 + [30.0] * 240
+    assert sum(2**-b for b in guarded(bits, dimension=1, price=3.0)) == pytest.approx(0.9 * 7 / 8 + 1 / 8, abs=1e-6)
