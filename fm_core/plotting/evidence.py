@@ -111,7 +111,6 @@ def difference_curves(
     metric: str,
     *,
     solvers: Sequence[str] = ("euler", "rk4"),
-    better: tuple[str, str] | None = None,
 ) -> None:
     """Differences of a metric against NFE, beside a line at zero: what an interval does not reach is not chance alone.
 
@@ -121,7 +120,6 @@ def difference_curves(
             decides the style.
         metric: which one.
         solvers: which of the cells' solvers.
-        better: words written above and below the line at zero, at the left.
 
     Explained in the chapter *Residual vs. Base, fairly*.
     """
@@ -133,8 +131,6 @@ def difference_curves(
             style = network_style(name) | {"linestyle": _LINES[solver]}
             _draw(ax, nfes * _SPREAD ** next(places), estimates, style)
     ax.axhline(0, color=INK, linewidth=1)
-    for word, place, anchor in zip(better or (), (0.97, 0.03), ("top", "bottom"), strict=False):
-        ax.text(0.98, place, word, transform=ax.transAxes, ha="right", va=anchor, size=9.5, color="#5A6068")
     _nfe_axis(ax, next(iter(differences.values())))
 
 
@@ -155,7 +151,8 @@ def comparison_legend(
     handles += [Line2D([], [], color=INK, linestyle=_LINES[s], label=SOLVER_LABELS[s]) for s in solvers]
     if floor:
         handles.append(Line2D([], [], color=INK, linestyle=":", linewidth=1.2, label="real digits"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=10)
+    columns = len(handles) if len(handles) <= 5 else -(-len(handles) // 2)
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=10)
 
 
 def time_curves(ax: Axes, t: Sequence[float], curves: Mapping[str, Mapping[str, Any]], *, zero: bool = False) -> None:
