@@ -49,6 +49,7 @@ def contribution_panels(
     Explained in the chapter *What makes the difference?*.
     """
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     rows = [(name, found) for changes in groups.values() for name, found in changes.items()]
     lacking = [f"{name!r} has no {m!r}" for name, found in rows for m in metrics if m not in found]
@@ -60,11 +61,9 @@ def contribution_panels(
     places, headings, labels, y = [], [], [], 0.0
     for heading, changes in groups.items():
         headings.append((y, heading))
-        for name in changes:
-            y += 1
-            places.append(y)
-            labels.append(name)
-        y += 1.4
+        places += [y + k for k in range(1, len(changes) + 1)]
+        labels += changes
+        y += len(changes) + 1.4
     figure, axes = plt.subplots(
         1, len(metrics), figsize=(width, 1.0 + 0.27 * (y + 1)), sharey=True, squeeze=False, layout="constrained"
     )
@@ -74,6 +73,7 @@ def contribution_panels(
             _draw_interval(ax, place, found[metric])
         ax.set(xlabel=label, ylim=(y - 0.6, -0.7))
         ax.margins(x=0.08)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.grid(visible=False, axis="y")
         ax.tick_params(axis="y", length=0)
         for at, words, side in ((0.0, "← better", "left"), (1.0, "worse →", "right")):
@@ -209,7 +209,11 @@ def gradient_maps(
 
 
 def rate_panels(
-    rates: Mapping[str, Mapping[str, Mapping[str, Any]]], panels: Mapping[str, str], *, width: float = 8.6
+    rates: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    panels: Mapping[str, str],
+    *,
+    log: Sequence[str] = (),
+    width: float = 8.6,
 ) -> Figure:
     """What a training's learning rate does, for several networks: means and seeds over the rate.
 
@@ -217,6 +221,7 @@ def rate_panels(
         rates: ``{network: {rate: {quantity: interval, "diverged": how many trainings}}}``; a network's name holds
             ``"base"`` or ``"residual"``. Quantities are missing where every seed diverged.
         panels: ``{quantity: label of its axis}``.
+        log: quantities with a logarithmic axis.
         width: of the figure, in inches.
 
     Raises:
@@ -248,5 +253,7 @@ def rate_panels(
         ax.set_xticks(ticks, [f"{rate:g}" for rate in ticks])
         ax.minorticks_off()
         ax.margins(x=0.14, y=0.14)
+        if quantity in log:
+            ax.set_yscale("log")
     axes[0, 0].legend(fontsize=10)
     return figure

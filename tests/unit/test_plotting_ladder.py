@@ -158,6 +158,13 @@ def test_rates_lie_in_order_and_divergences_are_told():
     assert [text.get_text() for text in ax.texts] == ["2 diverged", "3 diverged"]
     assert [text.get_text() for text in ax.get_xticklabels()] == ["0.001", "0.01", "0.1"]
     assert lines["Base"].get_linestyle() != lines["Residual"].get_linestyle()
+    assert ax.get_yscale() == "linear"
+
+
+def test_a_rate_panel_can_be_logarithmic():
+    found = {"0.001": {"diverged": 0, "norm": interval(50.0, 1), "loss": interval(5.0, 1)}}
+    figure = rate_panels({"Base": found}, {"loss": "loss", "norm": "norm"}, log=["norm"])
+    assert [ax.get_yscale() for ax in figure.axes] == ["linear", "log"]
 
 
 def test_rates_of_nothing_are_refused():
