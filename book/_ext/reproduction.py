@@ -70,7 +70,9 @@ def seconds(record: dict[str, Any]) -> dict[str, float]:
         return {"in all": said}
     if isinstance(said, dict):
         evaluation = said.get("evaluation", {})
-        return {"training": said.get("training", 0.0), "evaluation": evaluation.get("wall", 0.0)}
+        parts = {"training": said.get("training"), "evaluation": evaluation.get("wall")}
+        parts["evaluation's processor time"] = evaluation.get("processor")
+        return {what: time for what, time in parts.items() if time}
     trained = [facts.get("seconds") for facts in record.get("networks", {}).values() if isinstance(facts, dict)]
     return {"training": sum(trained)} if trained and all(isinstance(s, int | float) for s in trained) else {}
 
@@ -98,7 +100,7 @@ def records_list(folder: Path, pages: dict[str, frozenset[str]]) -> str:
         lines += [
             f"`python -m fm_core.experiments {name}`",
             f": *makes* `book/results/{name}.json`" + (f", *shown in* {shown}" if shown else ""),
-            f": *took* {took or 'a time that was not recorded'} on {made.get('device', 'a CPU')}",
+            f": *took* {took or 'time not recorded'}, on {made.get('device', 'a CPU')}",
             f": *made* {record['date'][:10]} with torch {made['versions']['torch']}, commit `{_short(record)}`",
             "",
         ]

@@ -184,9 +184,9 @@ def test_records_say_what_made_them_what_that_took_and_where_they_are_shown(tmp_
     (tmp_path / "export.json").write_text(json.dumps(made))
     text = reproduction.records_list(tmp_path, {"{doc}`a`": frozenset({"compare"}), "{doc}`b`": frozenset()})
     assert "`python -m fm_core.experiments compare`\n: *makes* `book/results/compare.json`, *shown in* {doc}`a`" in text
-    assert "*took* training 90 min, evaluation 30 s on cpu (X)" in text
+    assert "*took* training 90 min, evaluation 30 s, evaluation's processor time 20 s, on cpu (X)" in text
     assert "commit `aaaaaaaaaa-dirty`" in text
-    assert "*makes* `book/results/export.json`\n: *took* a time that was not recorded" in text
+    assert "*makes* `book/results/export.json`\n: *took* time not recorded, on" in text
 
 
 def test_the_time_of_older_records_is_read_from_their_networks() -> None:
