@@ -28,7 +28,7 @@ PREINSTALLED = {
 }
 FEW = 20  # packages that an install on Colab may add
 # Chapter 5 takes networks apart, one image at a time; chapter 2 trains a network of three layers in the plane.
-ON_THE_PROCESSOR = {"02_objective", "05_two_unets"}
+ON_THE_PROCESSOR = {"02_objective", "05_two_unets", "09_ruler"}
 LIGHT = 40e6  # bytes that it may fetch; at 1 MB/s that is well under a minute
 SILENT = re.compile("error sending request|dns error|timed out|Failed to fetch|Connect|tunnel", re.IGNORECASE)
 
