@@ -23,6 +23,7 @@ from sphinx.util.docutils import SphinxDirective
 __all__ = ["Chapter", "chapters", "duration", "figures_list", "records_list", "seconds", "setup"]
 
 RUN_TIME = re.compile(r"\*\*Run time\*\*[\s:]*(.+?)(?:\n\n|\Z)", re.DOTALL)
+SENTENCE = re.compile(r"(?<=[.!?])\s")
 USED = re.compile(r"""load_record\(["']([\w-]+)["']\)|<!--\s*record:\s*([\w-]+)/""")
 
 
@@ -33,7 +34,7 @@ class Chapter:
     name: str  # of the file, without its ending
     title: str
     run_time: str
-    figures: tuple[str, ...]  # their names, in the order of the page
+    figures: tuple[tuple[str, str], ...]  # name and first sentence of the caption, in the order of the page
     records: frozenset[str]  # that it shows
 
 
@@ -46,13 +47,13 @@ def chapters(folder: Path) -> list[Chapter]:
         code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
         title = re.search(r"^# (.+)$", text, re.MULTILINE)
         run_time = RUN_TIME.search(text)
-        named = [cell.metadata.get("mystnb", {}).get("figure", {}).get("name") for cell in cells]
+        figures = [cell.metadata.get("mystnb", {}).get("figure", {}) for cell in cells]
         found.append(
             Chapter(
                 path.stem,
                 title[1] if title else path.stem,
                 " ".join(run_time[1].split()) if run_time else "not stated",
-                tuple(name for name in named if name),
+                tuple((f["name"], SENTENCE.split(f.get("caption", ""))[0]) for f in figures if "name" in f),
                 _used(text + code),
             )
         )
@@ -116,7 +117,7 @@ def figures_list(found: list[Chapter]) -> str:
     """Markdown: for each chapter its command, its run time and its figures."""
     parts = []
     for chapter in found:
-        references = [f"- {{ref}}`{name}`" for name in chapter.figures]
+        references = [f"- {{numref}}`{name}`: {caption}" for name, caption in chapter.figures]
         parts += [f"**{{doc}}`{chapter.name}`**, `jupyter execute --inplace book/{chapter.name}.ipynb`.", ""]
         parts += [f"*Run time:* {chapter.run_time}", "", *references, ""]
     return "\n".join(parts)

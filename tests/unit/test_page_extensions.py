@@ -158,7 +158,7 @@ def notebook(path: Path, *sources: str, figure: str = "") -> None:
     cells = [nbformat.v4.new_markdown_cell(source) for source in sources]
     code = nbformat.v4.new_code_cell('record = load_record("compare")')
     if figure:
-        code.metadata["mystnb"] = {"figure": {"name": figure, "caption": "A figure."}}
+        code.metadata["mystnb"] = {"figure": {"name": figure, "caption": "A figure. Of 0.5 things."}}
     nbformat.write(nbformat.v4.new_notebook(cells=[*cells, code]), path)
 
 
@@ -170,11 +170,11 @@ def test_chapters_name_their_figures_run_times_and_records(tmp_path: Path) -> No
     notebook(tmp_path / "notes.ipynb", "# No chapter")
     first, second = reproduction.chapters(tmp_path)
     assert (first.name, first.title, first.run_time, first.figures) == ("01_a", "First *one*", "not stated", ())
-    assert (second.run_time, second.figures) == ("on two cores: half a minute.", ("fig-b",))
+    assert (second.run_time, second.figures) == ("on two cores: half a minute.", (("fig-b", "A figure."),))
     assert (first.records, second.records) == ({"compare"}, {"compare", "ablation"})
     text = reproduction.figures_list([first, second])
     assert "**{doc}`02_b`**, `jupyter execute --inplace book/02_b.ipynb`" in text
-    assert "- {ref}`fig-b`" in text
+    assert "- {numref}`fig-b`: A figure.\n" in text
 
 
 def test_records_say_what_made_them_what_that_took_and_where_they_are_shown(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_the_time_of_older_records_is_read_from_their_networks() -> None:
 def test_every_record_of_the_book_is_listed_and_every_figure_has_one_name() -> None:
     book = STATIC.parent
     found = reproduction.chapters(book)
-    names = [name for chapter in found for name in chapter.figures]
+    names = [name for chapter in found for name, _ in chapter.figures]
     assert len(names) == len(set(names)) > 40
     assert all(chapter.run_time != "not stated" for chapter in found)
     text = reproduction.records_list(book / "results", {"{doc}`x`": frozenset()})
