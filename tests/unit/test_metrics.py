@@ -297,7 +297,9 @@ def test_the_experiment_publishes_what_can_be_loaded(tmp_path, monkeypatch):
     try:
         assert "test accuracy" in TrainClassifier(steps=2, device="cpu").run()
         record = json.loads((results / "classifier.json").read_text())
-        assert record["config"] == {"steps": 2, "seed": 0}
+        assert record["config"] == {"steps": 2, "seed": 0, "grain": 0.02, "grainy_digits": 1000}
+        readers = record["grain"].values()
+        assert len(readers) == 2 and all(r["frechet_grain"] != r["frechet_real"] > 0 for r in readers)
         assert f"{record['test_accuracy']:.2%}" in (home / "README.md").read_text()
         test = load_sample("test")
         held = moments(test.images[in_reference(test.labels)])
