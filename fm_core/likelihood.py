@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from fm_core.data import dequantize
-from fm_core.solvers import Tableau, Velocity, solve
+from fm_core.solvers import Tableau, Velocity, evaluate, solve
 
 __all__ = ["BitsPerDimension", "LogDensity", "bits_per_dimension", "divergence", "log_density"]
 
@@ -101,10 +101,7 @@ def divergence(velocity: Velocity, x: Tensor, t: Tensor, probes: Tensor | None =
         )
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        v = velocity(x, t)
-    if not isinstance(v, Tensor) or v.shape != x.shape:
-        got = f"shape {tuple(v.shape)}" if isinstance(v, Tensor) else f"a {type(v).__name__}"
-        raise ValueError(f"velocity returned {got} for a state of shape {tuple(x.shape)}; it must keep the shape.")
+        v = evaluate(velocity, x, t)
     if not v.requires_grad:
         raise ValueError(
             "velocity(x, t) does not depend on x as far as autograd can see, so it has no divergence. Take no_grad(), "

@@ -21,7 +21,17 @@ from torch import Tensor
 
 from fm_core.grids import checked_grid, paced_grid, uniform_grid
 
-__all__ = ["TABLEAUX", "Tableau", "Trajectory", "Velocity", "from_torchdiffeq", "paced_grid", "solve", "uniform_grid"]
+__all__ = [
+    "TABLEAUX",
+    "Tableau",
+    "Trajectory",
+    "Velocity",
+    "evaluate",
+    "from_torchdiffeq",
+    "paced_grid",
+    "solve",
+    "uniform_grid",
+]
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 
@@ -176,7 +186,7 @@ def _runge_kutta(velocity, x, grid, times, tableau, callback, bar, keep) -> Traj
     for k, h in enumerate(grid.diff().tolist()):
         stage = [x] * len(rows)
         for j, s in enumerate(asked[k].unbind()):
-            slope = _evaluate(velocity, stage[j], s)
+            slope = evaluate(velocity, stage[j], s)
             if keep and j == 0:
                 slopes[k] = slope
             for i in range(j + 1, len(rows)):
@@ -192,7 +202,7 @@ def _runge_kutta(velocity, x, grid, times, tableau, callback, bar, keep) -> Traj
     nfe = last * (len(grid) - 1)
     if not keep:
         return Trajectory(times[-1:], x[None], None, nfe)
-    slopes[-1] = _evaluate(velocity, x, times[-1])
+    slopes[-1] = evaluate(velocity, x, times[-1])
     return Trajectory(times, states, slopes, nfe)
 
 
@@ -211,7 +221,7 @@ def _adaptive(velocity, x, grid, times, rtol, atol, callback, bar, keep) -> Traj
         nfe += 1
         if bar.wanted is not False:
             bar.update(bar.steps * (float(s) - start) / (end - start))
-        return _evaluate(velocity, y, s.clamp(min(start, end), max(start, end)))  # the first guess may overshoot
+        return evaluate(velocity, y, s.clamp(min(start, end), max(start, end)))  # the first guess may overshoot
 
     try:  # step_t makes the last step land on the end instead of passing it
         options = {"step_t": grid[-1:]}
@@ -228,11 +238,16 @@ def _adaptive(velocity, x, grid, times, rtol, atol, callback, bar, keep) -> Traj
         return Trajectory(times[-1:], states[-1:].clone(), None, nfe)
     slopes = torch.empty_like(states)
     for k, s in enumerate(times.unbind()):
-        slopes[k] = _evaluate(velocity, states[k], s)
+        slopes[k] = evaluate(velocity, states[k], s)
     return Trajectory(times, states, slopes, nfe)
 
 
-def _evaluate(velocity: Velocity, x: Tensor, t: Tensor) -> Tensor:
+def evaluate(velocity: Velocity, x: Tensor, t: Tensor) -> Tensor:
+    """``velocity(x, t)`` in the state's precision.
+
+    Raises:
+        ValueError: what came back is no tensor of the state's shape.
+    """
     slope = velocity(x, t)
     if not isinstance(slope, Tensor) or slope.shape != x.shape:
         got = f"shape {tuple(slope.shape)}" if isinstance(slope, Tensor) else f"a {type(slope).__name__}"

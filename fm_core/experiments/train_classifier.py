@@ -12,12 +12,12 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
 import fm_core
 from fm_core.checkpoints import write_atomically
@@ -120,13 +120,10 @@ def _confidence(network: DigitClassifier, digits: Digits) -> float:
     return class_probabilities(network, digits.images).amax(dim=1).double().mean().item()
 
 
-@torch.no_grad()
 def _grain(network: DigitClassifier, test: Digits) -> dict[str, float]:
     """Fréchet distances from the reference digits, seen by this network: control digits, and the same with grain."""
 
-    def seen(images: Tensor) -> Tensor:
-        return torch.cat([network.features(part.clamp(-1, 1)) for part in images.split(500)])
-
+    seen = partial(features, network=network)
     inside = in_reference(test.labels)
     generator = torch.Generator().manual_seed(0)
     pick = torch.randperm(int((~inside).sum()), generator=generator)[:GRAINY]

@@ -16,14 +16,15 @@ BATCH = 500  # images per forward pass
 
 
 @torch.no_grad()
-def features(images: Tensor) -> Tensor:
-    """The 64 numbers from which the shipped classifier decides.
+def features(images: Tensor, *, network: DigitClassifier | None = None) -> Tensor:
+    """The 64 numbers from which the shipped classifier decides, or another one.
 
     Pixels are clipped to [-1, 1] first, as they are when shown. The features are scaled so that, over MNIST's training
     digits, their variances add up to 100.
 
     Args:
         images: ``(N, 1, 28, 28)``, -1 is paper and 1 is ink, on any device.
+        network: the classifier to look through, on the same device; the shipped one if left out.
 
     Returns:
         ``(N, 64)``, none below 0, float32, on the device of ``images``.
@@ -44,7 +45,7 @@ def features(images: Tensor) -> Tensor:
             f"images hold NaN or infinity, in {int(bad)} of {len(images)}; a metric of the rest would flatter. "
             "Find out why the sampler diverged, or drop them and report how many they were."
         )
-    network = _network(images.device)
+    network = _network(images.device) if network is None else network
     return torch.cat([network.features(part.float().clamp(-1, 1)) for part in images.split(BATCH)])
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from fm_core.plotting.style import CARD
+from fm_core.plotting.style import CARD, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,8 +23,8 @@ TIME = "+ W e(t)"
 INPUT = "+ x"
 """Step of a block that adds the block's own input: the identity path."""
 
-_INK, _QUIET = "#22262B", "#5B626B"
-_MAP, _SKIP, _BLOCK, _TIME = "#9CC3DE", "#F3CFA6", "#22262B", "#CC79A7"
+_QUIET = "#5B626B"
+_MAP, _SKIP, _BLOCK, _TIME = "#9CC3DE", "#F3CFA6", INK, "#CC79A7"
 _KINDS = {"conv": "#CFE3F1", "Norm": "#CDEBDD"}  # colour of a step by a word in it
 _ARROW = 9.0  # room for an arrow between two maps, in pixels of the drawn image
 _PER_CHANNEL = 0.11  # drawn width of one channel, in the same unit
@@ -74,7 +74,7 @@ def draw_unet(
     for left, over, middle in zip(right, edges, middles, strict=False):
         _arrow(ax, (left, middle), (over, middle), "skip")
     for edge, symbol in ((0.0, "x"), (end, "v")):
-        ax.text(edge, -sides[0] - 0.8, symbol, ha="center", va="top", size=11, style="italic", color=_INK)
+        ax.text(edge, -sides[0] - 0.8, symbol, ha="center", va="top", size=11, style="italic", color=INK)
     _frame(ax, (-16.0, end + 6.0), (y - 4.0, 6.0), width)
     _legend(ax, block)
     figure.subplots_adjust(0, 0, 1, 1)
@@ -142,7 +142,7 @@ def _decoder(
         _map(ax, left - c, middles[level], sides[level], widths[level], color=_SKIP, label="")
         x = _map(ax, left, middles[level], sides[level], widths[level], label="")
         words = f"{widths[level]}+{widths[level]}"
-        ax.text(left, middles[level] + sides[level] / 2 + 0.8, words, ha="center", va="bottom", size=9, color=_INK)
+        ax.text(left, middles[level] + sides[level] / 2 + 0.8, words, ha="center", va="bottom", size=9, color=INK)
         arrivals.insert(0, left - c)
         _arrow(ax, (x, middles[level]), (x + _ARROW, middles[level]), "block")
         x = _map(ax, x + _ARROW, middles[level], sides[level], widths[level], below=level > 0)
@@ -157,10 +157,10 @@ def _map(
 
     across = channels * _PER_CHANNEL
     ax.add_patch(
-        Rectangle((left, middle - side / 2), across, side, facecolor=color, edgecolor=_INK, linewidth=0.8, zorder=2)
+        Rectangle((left, middle - side / 2), across, side, facecolor=color, edgecolor=INK, linewidth=0.8, zorder=2)
     )
     y, va = (middle - side / 2 - 0.8, "top") if below else (middle + side / 2 + 0.8, "bottom")
-    ax.text(left + across / 2, y, str(channels) if label is None else label, ha="center", va=va, size=9, color=_INK)
+    ax.text(left + across / 2, y, str(channels) if label is None else label, ha="center", va=va, size=9, color=INK)
     return left + across
 
 
@@ -198,22 +198,22 @@ def _legend(ax: Axes, block: str) -> None:
 def _block(ax: Axes, x: float, name: str, steps: Sequence[str]) -> None:
     from matplotlib.patches import Circle, FancyBboxPatch
 
-    line = {"arrowstyle": "-|>", "color": _INK, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 10}
-    ax.text(x, 1.15, name, ha="center", va="center", size=11.5, weight="bold", color=_INK)
-    ax.text(x, 0.25, "x", ha="center", va="center", size=11, style="italic", color=_INK)
+    line = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 10}
+    ax.text(x, 1.15, name, ha="center", va="center", size=11.5, weight="bold", color=INK)
+    ax.text(x, 0.25, "x", ha="center", va="center", size=11, style="italic", color=INK)
     ends = [0.02]  # where the arrow to the next step begins
     for row, step in enumerate(steps):
         y = -0.86 * row - 0.8
         if step in (TIME, INPUT):
-            ax.add_patch(Circle((x, y), 0.23, facecolor=CARD, edgecolor=_INK, linewidth=1.4, zorder=3))
-            ax.text(x, y - 0.02, "+", ha="center", va="center", size=12, color=_INK, zorder=4)
+            ax.add_patch(Circle((x, y), 0.23, facecolor=CARD, edgecolor=INK, linewidth=1.4, zorder=3))
+            ax.text(x, y - 0.02, "+", ha="center", va="center", size=12, color=INK, zorder=4)
             reach = 0.23
         else:
             color = next((c for word, c in _KINDS.items() if word in step), "#ECECE8")
             box = FancyBboxPatch((x - 1.5, y - 0.26), 3.0, 0.52, boxstyle="round,pad=0,rounding_size=0.1")
-            box.set(facecolor=color, edgecolor=_INK, linewidth=1.0, zorder=3)
+            box.set(facecolor=color, edgecolor=INK, linewidth=1.0, zorder=3)
             ax.add_patch(box)
-            ax.text(x, y - 0.01, step, ha="center", va="center", size=10.5, color=_INK, zorder=4)
+            ax.text(x, y - 0.01, step, ha="center", va="center", size=10.5, color=INK, zorder=4)
             reach = 0.26
         if step == TIME:
             ax.annotate("", (x + 0.23, y), (x + 1.65, y), arrowprops={**line, "color": _TIME})
@@ -227,7 +227,7 @@ def _block(ax: Axes, x: float, name: str, steps: Sequence[str]) -> None:
         ax.annotate("", (x, y + reach), (x, ends[-1]), arrowprops=line)
         ends.append(y - reach)
     ax.annotate("", (x, ends[-1] - 0.35), (x, ends[-1]), arrowprops=line)
-    ax.text(x, ends[-1] - 0.55, "y", ha="center", va="center", size=11, style="italic", color=_INK)
+    ax.text(x, ends[-1] - 0.55, "y", ha="center", va="center", size=11, style="italic", color=INK)
 
 
 def _frame(ax: Axes, x: tuple[float, float], y: tuple[float, float], width: float) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fm_core.plotting.style import COLORS
+from fm_core.plotting.style import COLORS, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,6 @@ __all__ = [
     "time_curves",
 ]
 
-INK = "#22262B"
 NETWORK_LABELS: dict[str, str] = {
     "residual": "Residual",
     "base-matched": "Base, matched",

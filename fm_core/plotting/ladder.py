@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fm_core.plotting._arrays import as_array
-from fm_core.plotting.style import CARD, model_style
+from fm_core.plotting.style import CARD, INK, model_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["contribution_panels", "gradient_maps", "interaction_panels", "rate_panels"]
 
-INK, QUIET = "#22262B", "#6A7078"
+QUIET = "#6A7078"
 BETTER, WORSE = "#0072B2", "#D55E00"
 LINES = (("#0072B2", "-", "o"), ("#D55E00", "--", "s"))
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from fm_core.plotting._arrays import as_array
 from fm_core.plotting.plane import plot_density, plot_field, plot_paths
-from fm_core.plotting.style import CARD, COLORS
+from fm_core.plotting.style import CARD, COLORS, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PathView", "draw_path_grid"]
 
-_INK, _NOISE, _DATA = "#22262B", COLORS["base"], COLORS["residual"]
+_NOISE, _DATA = COLORS["base"], COLORS["residual"]
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,12 @@ def draw_path_grid(rows: Mapping[str, PathView], *, mesh: Any, arrows: Any, t: f
     for (label, view), line in zip(rows.items(), axes, strict=True):
         _samples(line[0], as_array(view.states))
         plot_density(line[1], mesh, view.density)
-        plot_field(line[2], arrows, view.velocity, color=_INK, reference=_typical(view.velocity))
+        plot_field(line[2], arrows, view.velocity, color=INK, reference=_typical(view.velocity))
         for ax, formula in zip(line, view.formulas, strict=True):
             light = ax is line[1]
             ax.scatter(*as_array(view.data).T, s=95, marker="*", color=_DATA, edgecolors=CARD, linewidths=0.7, zorder=4)
             ax.set(xlim=(-limit, limit), ylim=(-limit, limit))
-            ax.set_xlabel(formula, size=11, color=_INK, va="baseline", labelpad=15)
+            ax.set_xlabel(formula, size=11, color=INK, va="baseline", labelpad=15)
             ax.spines[:].set(visible=not light, color="#C9CCCB", linewidth=0.8)
         _label(line[0], label)
     for ax, heading in zip(
@@ -106,5 +106,5 @@ def _label(ax: Axes, label: str) -> None:
     ax.set_ylabel(rest, size=10.5, color="#5B626B")
     ax.annotate(
         head, (0, 0.5), (-26, 0), xycoords="axes fraction", textcoords="offset points", rotation=90, ha="right",
-        va="center", size=13, weight="bold", color=_INK,
+        va="center", size=13, weight="bold", color=INK,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from fm_core.plotting._arrays import as_array
-from fm_core.plotting.style import COLORS
+from fm_core.plotting.style import COLORS, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["plane_mesh", "plot_density", "plot_field", "plot_particles", "plot_paths"]
 
-_INK = "#22262B"
 _FIELD = "#6A7078"  # quieter than the particles that it moves
 _ARROWS = 13  # arrows along a side, at most; more make a carpet
 _LONGEST = 0.9  # of the distance between two arrows
@@ -225,7 +224,7 @@ def _sides(mesh: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ink(ax: Axes) -> str:
-    return "white" if ax.images else _INK
+    return "white" if ax.images else INK
 
 
 def _plane(ax: Axes, x: np.ndarray | None = None, y: np.ndarray | None = None) -> None:

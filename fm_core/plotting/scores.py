@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fm_core.plotting._arrays import as_array
-from fm_core.plotting.style import COLORS
+from fm_core.plotting.style import COLORS, INK
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["alarm_map", "interval_panels"]
+__all__ = ["alarm_map", "cell_borders", "interval_panels"]
 
 STEPS = (4, 10, 30, 100)  # spreads of real digits at which the colour changes; 20 draws give 4 by chance once in 1,000
-INK = "#22262B"
 
 
 def alarm_map(
@@ -70,17 +70,22 @@ def alarm_map(
     ax.set_xticks(range(len(columns)), columns)
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
-    ax.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
-    ax.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
-    ax.grid(visible=False)
-    ax.grid(visible=True, which="minor", color="white", linewidth=2)
-    ax.tick_params(which="minor", length=0)
-    ax.spines[:].set_visible(False)
+    cell_borders(ax, len(rows), len(columns))
     bar = figure.colorbar(image, ax=ax, orientation="horizontal", aspect=45, pad=0.02, spacing="uniform")
     bar.set_ticks(edges[1:-1], labels=[str(abs(edge)) for edge in edges[1:-1]])
     bar.outline.set_visible(False)
     bar.set_label("← better than real digits     spreads of real digits     worse than real digits →", size=10.5)
     return figure
+
+
+def cell_borders(ax: Axes, rows: int, columns: int) -> None:
+    """White lines between the cells of a table that was drawn with ``imshow``, and no frame around it."""
+    ax.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
+    ax.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
+    ax.grid(visible=False)
+    ax.grid(visible=True, which="minor", color="white", linewidth=2)
+    ax.tick_params(which="minor", length=0)
+    ax.spines[:].set_visible(False)
 
 
 def interval_panels(

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ARROW_COLOR", "CARD", "COLORS", "DIGIT_CMAP", "LINE_STYLES", "VELOCITY_CMAP", "model_style", "use_style"]
+__all__ = [
+    "ARROW_COLOR",
+    "CARD",
+    "COLORS",
+    "DIGIT_CMAP",
+    "INK",
+    "LINE_STYLES",
+    "VELOCITY_CMAP",
+    "model_style",
+    "use_style",
+]
 
 COLORS: dict[str, str] = {"base": "#0072B2", "residual": "#D55E00"}
 """Colour of each network in line plots."""
@@ -18,6 +28,9 @@ LINE_STYLES: dict[str, str] = {"base": "-", "residual": "--"}
 
 CARD = "#FBFBF8"
 """Background of every figure."""
+
+INK = "#22262B"
+"""Text, axes and neutral lines."""
 
 ARROW_COLOR = "#FF9E1B"
 """Arrows over a digit: bright on black, still seen on white ink."""
@@ -42,14 +55,13 @@ def use_style() -> None:
 
     colors = [*COLORS.values(), *_OTHERS]
     styles = [*LINE_STYLES.values(), *_OTHER_STYLES]
-    ink = "#22262B"
     matplotlib.rcParams.update(
         {
             "axes.axisbelow": True,
             "axes.edgecolor": "#6A7078",
             "axes.facecolor": CARD,
             "axes.grid": True,
-            "axes.labelcolor": ink,
+            "axes.labelcolor": INK,
             "axes.labelsize": 12,
             "axes.prop_cycle": cycler(color=colors, linestyle=styles),
             "axes.spines.right": False,
@@ -76,10 +88,10 @@ def use_style() -> None:
             "savefig.facecolor": CARD,
             "savefig.transparent": False,
             "svg.hashsalt": "fm_core",
-            "text.color": ink,
-            "xtick.color": ink,
+            "text.color": INK,
+            "xtick.color": INK,
             "xtick.labelsize": 10.5,
-            "ytick.color": ink,
+            "ytick.color": INK,
             "ytick.labelsize": 10.5,
         }
     )

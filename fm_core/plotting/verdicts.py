@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fm_core.plotting.evidence import NETWORK_LABELS, SOLVER_LABELS, network_style
+from fm_core.plotting.scores import cell_borders
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,12 +77,7 @@ def verdict_map(
     ax.set_xticks(range(len(names)), [f"{SOLVER_LABELS.get(s, s)}\n{nfe}" for s, _, nfe in solvers], size=9.5)
     ax.set_yticks(range(len(metrics)), rows or list(metrics))
     ax.tick_params(length=0)
-    ax.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
-    ax.set_yticks(np.arange(len(metrics) + 1) - 0.5, minor=True)
-    ax.grid(visible=False)
-    ax.grid(visible=True, which="minor", color="white", linewidth=2)
-    ax.tick_params(which="minor", length=0)
-    ax.spines[:].set_visible(False)
+    cell_borders(ax, len(metrics), len(names))
     words = (f"{NETWORK_LABELS[b]} ahead", "the interval holds 0", f"{NETWORK_LABELS[a]} ahead")
     patches = [Patch(color=color, label=word) for color, word in zip(colors, words, strict=True)]
     figure.legend(handles=patches, loc="outside upper center", ncols=3, frameon=False)
