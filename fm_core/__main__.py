@@ -15,7 +15,7 @@ import torch
 from fm_core.checkpoints import CheckpointError, load_model, load_pretrained
 from fm_core.config import TrainConfig
 from fm_core.models import MODELS, UNet
-from fm_core.provenance import resolve_device
+from fm_core.environment import resolve_device
 from fm_core.solvers import Trajectory, solve, uniform_grid
 
 __all__ = ["Gif", "Sample", "Velocity", "main"]

@@ -23,7 +23,7 @@ from fm_core.checkpoints import CheckpointError, load_checkpoint, save_checkpoin
 from fm_core.config import TrainConfig, learning_rate
 from fm_core.data import Digits, fingerprint, load_digits, load_mnist, load_sample
 from fm_core.losses import flow_matching_loss
-from fm_core.provenance import provenance, resolve_device
+from fm_core.environment import provenance, resolve_device
 from fm_core.solvers import Trajectory, solve, uniform_grid
 from fm_core.tracking import Tracker
 

@@ -96,7 +96,7 @@ def exported(store: Path) -> dict[str, Path]:
         logger.info("exporting the networks for the playground")
         for old in store.glob("networks-*"):
             shutil.rmtree(old)
-        command = [sys.executable, "-m", "fm_core.experiments", "export", "--no-record", "--out", str(folder)]
+        command = [sys.executable, "-m", "fm_book.experiments", "export", "--no-record", "--out", str(folder)]
         # the package may be importable from where the book is built, and not from anywhere
         path = os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])
         try:

@@ -1,6 +1,6 @@
 """The lists of the page *Reproduce*: every record and every figure, with what makes it and what that costs.
 
-Nobody keeps these lists by hand. When the book is built, the records are read from `book/results`, the figures and run
+Nobody keeps these lists by hand. When the book is built, the records are read from `book/fm_book/results`, the figures and run
 times from the chapters' notebooks, and what a record is used for from the pages that name it. A new chapter or record
 is on the list by being there.
 
@@ -99,8 +99,8 @@ def records_list(folder: Path, pages: dict[str, frozenset[str]]) -> str:
         took = ", ".join(f"{what} {duration(time)}" for what, time in seconds(record).items())
         shown = ", ".join(page for page, used in pages.items() if name in used)
         lines += [
-            f"`python -m fm_core.experiments {name}`",
-            f": *makes* `book/results/{name}.json`" + (f", *shown in* {shown}" if shown else ""),
+            f"`python -m fm_book.experiments {name}`",
+            f": *makes* `book/fm_book/results/{name}.json`" + (f", *shown in* {shown}" if shown else ""),
             f": *took* {took or 'time not recorded'}, on {made.get('device', 'a CPU')}",
             f": *made* {record['date'][:10]} with torch {made['versions']['torch']}, commit `{_short(record)}`",
             "",

@@ -7,8 +7,7 @@ from fm_core.plotting.animation import frame_durations, render_gif, save_gif, sa
 from fm_core.plotting.figures import figure_frames
 from fm_core.plotting.frames import Frames, render_frames
 from fm_core.plotting.images import image_grid, to_uint8
-from fm_core.plotting.ladder import contribution_panels, gradient_maps, interaction_panels, rate_panels
-from fm_core.plotting.pacing import (
+from fm_core.pacing import (
     PACINGS,
     frame_indices,
     inverse_quadratic,
@@ -18,7 +17,6 @@ from fm_core.plotting.pacing import (
     quadratic,
     reverse_logarithmic,
 )
-from fm_core.plotting.paths import PathView, draw_path_grid
 from fm_core.plotting.plane import (
     plane_mesh,
     plot_density,
@@ -26,7 +24,6 @@ from fm_core.plotting.plane import (
     plot_particles,
     plot_paths,
 )
-from fm_core.plotting.scores import alarm_map, interval_panels
 from fm_core.plotting.style import (
     ARROW_COLOR,
     CARD,
@@ -48,19 +45,12 @@ __all__ = [
     "PACINGS",
     "VELOCITY_CMAP",
     "Frames",
-    "PathView",
-    "alarm_map",
     "block_average",
-    "contribution_panels",
-    "draw_path_grid",
     "figure_frames",
     "frame_durations",
     "frame_indices",
-    "gradient_maps",
     "image_grid",
     "ink_arrows",
-    "interaction_panels",
-    "interval_panels",
     "inverse_quadratic",
     "linear",
     "logarithmic",
@@ -75,7 +65,6 @@ __all__ = [
     "plot_trajectory",
     "plot_velocity",
     "quadratic",
-    "rate_panels",
     "render_frames",
     "render_gif",
     "reverse_logarithmic",

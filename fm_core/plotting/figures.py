@@ -38,7 +38,7 @@ def figure_frames(
     Raises:
         ValueError: no frames, or a size that is not positive.
 
-    Used by the sliders of ``fm_core.widgets``.
+    Used by the sliders of ``fm_core.sliders``.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -17,7 +17,7 @@ from fm_core.plotting._arrays import as_snapshots
 from fm_core.plotting._drawing import GREYS, arrow_bank, film_palette, stamp, tint
 from fm_core.plotting._layout import Layout
 from fm_core.plotting.images import to_uint8
-from fm_core.plotting.pacing import Pacing, frame_indices, paced
+from fm_core.pacing import Pacing, frame_indices, paced
 from fm_core.plotting.velocity import ink_arrows
 
 __all__ = ["Frames", "render_frames"]

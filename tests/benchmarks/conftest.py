@@ -1,4 +1,4 @@
-"""Benchmarks report ratios, and with ``--record`` they write them to ``book/results/benchmark.json``.
+"""Benchmarks report ratios, and with ``--record`` they write them to ``book/fm_book/results/benchmark.json``.
 
     python -m pytest tests/benchmarks --record
 
@@ -21,7 +21,7 @@ import cpuinfo
 import pytest
 import torch
 
-from fm_core.provenance import git_commit
+from fm_core.environment import git_commit
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "book" / "results" / "benchmark.json"

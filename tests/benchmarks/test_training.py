@@ -13,7 +13,7 @@ from torchvision.datasets import MNIST
 from fm_core.checkpoints import load_pretrained
 from fm_core.config import TrainConfig
 from fm_core.data import Digits, load_sample
-from fm_core.provenance import resolve_device
+from fm_core.environment import resolve_device
 from fm_core.session import Session
 
 from ._ratio import interleaved_ratio

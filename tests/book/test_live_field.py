@@ -14,7 +14,8 @@ from browsing import DESKTOP
 from playwright.sync_api import Browser, Page, expect
 from torch import nn
 
-from fm_core import live_field, solve, toy_2d, uniform_grid
+from fm_book.live_field import live_field
+from fm_core import solve, toy_2d, uniform_grid
 
 pytestmark = pytest.mark.browser
 

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from torch import Tensor
 
 from fm_core import ResidualUNet, UNet, build_model, load_pretrained, paced_grid, solve, uniform_grid
-from fm_core.experiments.export import export_onnx
+from fm_book.experiments.export import export_onnx
 from fm_core.plotting import PACINGS
 
 pytestmark = pytest.mark.browser

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { flow, handful, readNetwork } from "../../fm_core/assets/field2d.js";
+import { flow, handful, readNetwork } from "../../book/fm_book/live_field.js";
 import { difference, reference } from "./reference.js";
 
 const { networks, points, t, flows } = reference.plane;

@@ -250,7 +250,7 @@ def run(tmp_path: Path) -> ModuleType:
     spec = spec_from_file_location("run_elsewhere", tmp_path / "run.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    for name in ("fm_core", "book/results"):
+    for name in ("fm_core", "book/fm_book/results"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "pyproject.toml").write_text("")
     (tmp_path / "requirements.txt").write_text("")

@@ -69,7 +69,7 @@ def test_torch_and_all_else_that_colab_has_stay_as_they_are(tmp_path: Path) -> N
 SHOW = """
 import ipywidgets, numpy
 from IPython.utils.capture import capture_output
-from fm_core import time_slider
+from fm_core.sliders import time_slider
 assert ipywidgets.__version__ == "7.7.1", ipywidgets.__version__
 film = numpy.zeros((3, 8, 8), dtype="uint8")
 slider = time_slider(film, [0, 0.5, 1], alt="A square stays black.")

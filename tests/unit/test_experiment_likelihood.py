@@ -11,9 +11,9 @@ import torch
 from fm_core import bits_per_dimension, load_model
 from fm_core.config import TrainConfig
 from fm_core.data import Digits, load_sample
-from fm_core.experiments import likelihood
-from fm_core.experiments.likelihood import Likelihood, Snapshots, mean_interval
-from fm_core.experiments.pixels import BLOCK, EDGE, NOISE_SEED, SCALE, VARIANTS, guarded, measure, seen_as, to_logit
+from fm_book.experiments import likelihood
+from fm_book.experiments.bits import Likelihood, Snapshots, mean_interval
+from fm_book.experiments.pixels import BLOCK, EDGE, NOISE_SEED, SCALE, VARIANTS, guarded, measure, seen_as, to_logit
 from fm_core.training import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -15,11 +15,11 @@ import torch
 
 from fm_core.checkpoints import load_model
 from fm_core.data import Digits, load_sample
-from fm_core.experiments import ablation, compare, runs
-from fm_core.experiments.__main__ import main
-from fm_core.experiments.ablation import CHANGES, TIME_DIM, WIDTHS, Ablation
-from fm_core.experiments.compare import NETWORKS, Compare, Network
-from fm_core.experiments.evaluation import (
+from fm_book.experiments import ablation, compare, runs
+from fm_book.experiments.__main__ import main
+from fm_book.experiments.ablation import CHANGES, TIME_DIM, WIDTHS, Ablation
+from fm_book.experiments.compare import NETWORKS, Compare, Network
+from fm_book.experiments.evaluation import (
     cached,
     draw_samples,
     loss_over_time,
@@ -28,10 +28,10 @@ from fm_core.experiments.evaluation import (
     spent,
     straightness,
 )
-from fm_core.experiments.intervals import seed_difference, seed_interval
-from fm_core.experiments.ladder import GROUPS, VARIANTS, VariantConfig, VariantUNet, build_variant
-from fm_core.experiments.matching import flops, matched_widths, parameters
-from fm_core.experiments.runs import GradientNorms, curves, depths, finished, train_all
+from fm_book.experiments.intervals import seed_difference, seed_interval
+from fm_book.experiments.variants import GROUPS, VARIANTS, VariantConfig, VariantUNet, build_variant
+from fm_book.experiments.matching import flops, matched_widths, parameters
+from fm_book.experiments.runs import GradientNorms, curves, depths, finished, train_all
 from fm_core.models import BaseUNet, PlainBlock, ResidualBlock, UNet, build_model, summary
 from fm_core.tracking import MLflowTracker
 from fm_core.training import train
@@ -334,7 +334,7 @@ def test_compare_trains_judges_and_goes_on_from_its_caches(tmp_path, data, monke
     monkeypatch.setattr(compare, "straightness", partial(straightness, steps=2))
     monkeypatch.setattr(compare, "score", small_score)
     monkeypatch.setattr(runs, "digits", lambda *_: data)
-    monkeypatch.setattr(runs, "write_result", lambda name, values, **_: record.update(values) or name)
+    monkeypatch.setattr(runs, "write_record", lambda name, values, **_: record.update(values) or name)
     record: dict = {}
     experiment = Compare(images=256, seeds=(0, 1), samples=250, out=tmp_path, data="sample", device="cpu")
     monkeypatch.setattr(compare, "speed", lambda models, device: {name: {} for name in models})
@@ -376,7 +376,7 @@ def test_ablation_trains_judges_and_compares_the_rungs(tmp_path, data, monkeypat
     monkeypatch.setattr(ablation, "NFE", 2)
     monkeypatch.setattr(ablation, "score", small_score)
     monkeypatch.setattr(runs, "digits", lambda *_: data)
-    monkeypatch.setattr(runs, "write_result", lambda name, values, **_: record.update(values) or name)
+    monkeypatch.setattr(runs, "write_record", lambda name, values, **_: record.update(values) or name)
     record: dict = {}
     Ablation(images=128, seeds=(0, 1), samples=250, out=tmp_path, device="cpu").run()
     assert set(record["rungs"]) == set(names)
@@ -392,7 +392,7 @@ def test_ablation_trains_judges_and_compares_the_rungs(tmp_path, data, monkeypat
 
 
 def test_the_command_line_lists_the_experiments(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["fm_core.experiments", "--list"])
+    monkeypatch.setattr(sys, "argv", ["fm_book.experiments", "--list"])
     main()
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert listed == ["train-published", "classifier", "compare", "ablation", "likelihood", "export", "benchmark"]

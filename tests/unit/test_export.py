@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fm_core import ResidualUNet, load_pretrained, solve, uniform_grid
-from fm_core.experiments.export import export_onnx, onnx_velocity
+from fm_book.experiments.export import export_onnx, onnx_velocity
 
 WIDTHS = (8, 16)
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fm_core import TABLEAUX, paced_grid, solve, uniform_grid
 from fm_core.plotting import PACINGS, VELOCITY_CMAP, ink_arrows, to_uint8
-from fm_core.widgets import mlp_weights
+from fm_core.sliders import mlp_weights
 
 TESTS = sorted((Path(__file__).resolve().parents[1] / "js").glob("*.test.js"))
 

@@ -10,17 +10,7 @@ import math
 import pytest
 import torch
 
-from fm_core import (
-    ExactVelocity,
-    GaussianVelocity,
-    ResidualUNet,
-    bits_per_dimension,
-    divergence,
-    log_density,
-    solve,
-    toy_2d,
-    uniform_grid,
-)
+from fm_core import ExactVelocity, GaussianVelocity, ResidualUNet, bits_per_dimension, divergence, log_density, solve, toy_2d, uniform_grid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TIGHT = {"rtol": 1e-8, "atol": 1e-8}

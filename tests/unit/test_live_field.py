@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from fm_core import live_field
-from fm_core.widgets import mlp_weights
+from fm_book.live_field import live_field
+from fm_book.live_field import mlp_weights
 
 
 def small() -> nn.Sequential:

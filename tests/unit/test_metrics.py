@@ -14,9 +14,9 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 import fm_core
 from fm_core import load_mnist, load_sample
-from fm_core.classifier import DigitClassifier, load_classifier, shipped_tensors
-from fm_core.experiments.train_classifier import TrainClassifier
-from fm_core.metrics import (
+from fm_book.metrics.classifier import DigitClassifier, load_classifier, shipped_tensors
+from fm_book.experiments.train_classifier import TrainClassifier
+from fm_book.metrics import (
     Moments,
     bootstrap_interval,
     class_balance,
@@ -289,10 +289,10 @@ def test_the_shipped_numbers_hold_on_the_official_test_digits():
 
 def test_the_experiment_publishes_what_can_be_loaded(tmp_path, monkeypatch):
     home, results = tmp_path / "pretrained" / "classifier", tmp_path / "results"
-    monkeypatch.setattr("fm_core.classifier.files", lambda _: tmp_path)
-    monkeypatch.setattr("fm_core.experiments.train_classifier._folder", lambda: home)
-    monkeypatch.setattr("fm_core.experiments.records.results_folder", lambda: results)
-    monkeypatch.setattr("fm_core.experiments.train_classifier.load_mnist", lambda split, device: load_sample(split))
+    monkeypatch.setattr("fm_book.metrics.classifier.files", lambda _: tmp_path)
+    monkeypatch.setattr("fm_book.experiments.train_classifier._folder", lambda: home)
+    monkeypatch.setattr("fm_book.records.results_folder", lambda: results)
+    monkeypatch.setattr("fm_book.experiments.train_classifier.load_mnist", lambda split, device: load_sample(split))
     reading._network.cache_clear()  # the shipped classifier, if a test has read with it
     try:
         assert "test accuracy" in TrainClassifier(steps=2, device="cpu").run()
@@ -320,7 +320,7 @@ def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"something else")
     (folder / "config.json").write_text(json.dumps({"sha256": {"model.safetensors": "00" * 32}}))
-    monkeypatch.setattr("fm_core.classifier.files", lambda _: tmp_path)
+    monkeypatch.setattr("fm_book.metrics.classifier.files", lambda _: tmp_path)
     with pytest.raises(ValueError, match=r"model.safetensors has SHA-256 .*config.json names 000000000000"):
         shipped_tensors("model.safetensors")
 

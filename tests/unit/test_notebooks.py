@@ -149,11 +149,11 @@ def test_it_uses_public_names_of_the_package_only(path: Path) -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "from fm_core.scale import T",
+        "from fm_book.scale import T",
         "from fm_core import os",
         "import fm_core\nfm_core._HOME",
-        "import fm_core.scale as s\ns.os.environ",
-        "from fm_core.scale import scaled\nscaled.__wrapped__",
+        "import fm_book.scale as s\ns.os.environ",
+        "from fm_book.scale import scaled\nscaled.__wrapped__",
     ],
 )
 def test_the_check_for_public_names_sees_private_ones(code: str) -> None:

@@ -183,10 +183,10 @@ def test_records_say_what_made_them_what_that_took_and_where_they_are_shown(tmp_
     (tmp_path / "compare.json").write_text(json.dumps(made | {"seconds": took}))
     (tmp_path / "export.json").write_text(json.dumps(made))
     text = reproduction.records_list(tmp_path, {"{doc}`a`": frozenset({"compare"}), "{doc}`b`": frozenset()})
-    assert "`python -m fm_core.experiments compare`\n: *makes* `book/results/compare.json`, *shown in* {doc}`a`" in text
+    assert "`python -m fm_book.experiments compare`\n: *makes* `book/fm_book/results/compare.json`, *shown in* {doc}`a`" in text
     assert "*took* training 90 min, evaluation 30 s, evaluation's processor time 20 s, on cpu (X)" in text
     assert "commit `aaaaaaaaaa-dirty`" in text
-    assert "*makes* `book/results/export.json`\n: *took* time not recorded, on" in text
+    assert "*makes* `book/fm_book/results/export.json`\n: *took* time not recorded, on" in text
 
 
 def test_the_time_of_older_records_is_read_from_their_networks() -> None:
@@ -204,4 +204,4 @@ def test_every_record_of_the_book_is_listed_and_every_figure_has_one_name() -> N
     assert len(names) == len(set(names)) > 40
     assert all(chapter.run_time != "not stated" for chapter in found)
     text = reproduction.records_list(book / "results", {"{doc}`x`": frozenset()})
-    assert text.count("`python -m fm_core.experiments ") == len(list((book / "results").glob("*.json")))
+    assert text.count("`python -m fm_book.experiments ") == len(list((book / "results").glob("*.json")))

@@ -7,7 +7,7 @@ import torch
 
 from fm_core.exact import ExactVelocity
 from fm_core.plotting import plane_mesh
-from fm_core.plotting.paths import PathView, draw_path_grid
+from fm_book.figures.path_grid import PathView, draw_path_grid
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

@@ -19,7 +19,7 @@ import pytest
 from docutils import nodes
 
 import fm_core
-import fm_core.experiments.export
+import fm_book.experiments.export
 
 SCRIPT, WASM = b"export {};", b"\0asm" + bytes(10_000)
 
@@ -79,7 +79,7 @@ def test_networks_are_exported_once_and_again_when_the_code_changes(
 def test_the_export_command_is_the_documented_one(exports: list[list[str]], tmp_path: Path) -> None:
     playground.exported(tmp_path)
     (command,) = exports
-    assert command[1:6] == ["-m", "fm_core.experiments", "export", "--no-record", "--out"]
+    assert command[1:6] == ["-m", "fm_book.experiments", "export", "--no-record", "--out"]
 
 
 def test_the_last_words_of_a_failed_export_are_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

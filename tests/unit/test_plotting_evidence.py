@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from fm_core.plotting.evidence import (
+from fm_book.figures.comparison import (
     NETWORK_LABELS,
     comparison_legend,
     difference_curves,
@@ -16,7 +16,7 @@ from fm_core.plotting.evidence import (
     plain_log,
     time_curves,
 )
-from fm_core.plotting.verdicts import verdict_map, verdicts
+from fm_book.figures.verdicts import verdict_map, verdicts
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from fm_core.plotting import CARD, contribution_panels, gradient_maps, interaction_panels, rate_panels
+from fm_book.figures.ablation import contribution_panels, gradient_maps, interaction_panels, rate_panels
+from fm_core.plotting import CARD
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from fm_core.plotting import alarm_map, interval_panels
+from fm_book.figures.metrics import alarm_map, interval_panels
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

@@ -9,15 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fm_core import (
-    class_probabilities,
-    load_classifier,
-    load_pretrained,
-    load_sample,
-    solve,
-    train_classifier,
-    uniform_grid,
-)
+from fm_core import class_probabilities, load_classifier, load_pretrained, load_sample, solve, train_classifier, uniform_grid
 from fm_core.data import Digits
 
 SAMPLES, NFE = 512, 8

@@ -10,14 +10,14 @@ import nbformat
 import pytest
 
 import fm_core
-from fm_core.experiments import records
-from fm_core.experiments.__main__ import EXPERIMENTS
-from fm_core.experiments.records import Quotation, load_record, quoted_numbers, results_folder, value_at, write_result
+from fm_book.experiments import records
+from fm_book.experiments.__main__ import EXPERIMENTS
+from fm_book.records import Quotation, load_record, quoted_numbers, results_folder, value_at, write_record
 
 ROOT = Path(fm_core.__file__).resolve().parents[1]
 RECORDS = sorted(path.stem for path in results_folder().glob("*.json"))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "book").glob("*.md"), *(ROOT / "book").glob("*.ipynb")])
-CURE = "Run `python -m fm_core.experiments {}` again, or take the change of the defaults back."
+CURE = "Run `python -m fm_book.experiments {}` again, or take the change of the defaults back."
 
 
 def prose(path: Path) -> str:
@@ -137,7 +137,7 @@ def test_a_wrong_path_says_what_there_is():
 
 def test_a_record_comes_back_with_its_config_and_provenance(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "results_folder", lambda: tmp_path)
-    path = write_result("mine", {"values": [1 / 3, 2.0], "deep": {"n": 7}}, config={"seeds": [0]}, device="cpu")
+    path = write_record("mine", {"values": [1 / 3, 2.0], "deep": {"n": 7}}, config={"seeds": [0]}, device="cpu")
     record = json.loads(path.read_text())
     assert record["values"] == [0.333333, 2.0]
     assert "[ 0.333333, 2.0 ]" in path.read_text()  # a list of numbers stays on its line
@@ -146,5 +146,5 @@ def test_a_record_comes_back_with_its_config_and_provenance(tmp_path, monkeypatc
 
 
 def test_a_record_that_is_not_there_says_how_to_make_it():
-    with pytest.raises(FileNotFoundError, match=r"name='nope'.*python -m fm_core.experiments nope"):
+    with pytest.raises(FileNotFoundError, match=r"name='nope'.*python -m fm_book.experiments nope"):
         load_record("nope")

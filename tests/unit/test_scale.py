@@ -1,10 +1,10 @@
-"""`fm_core.scale`: the size in force and what it refuses."""
+"""`fm_book.scale`: the size in force and what it refuses."""
 
 from __future__ import annotations
 
 import pytest
 
-from fm_core.scale import SCALES, current_scale, scaled
+from fm_book.scale import SCALES, current_scale, scaled
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fm_core import compare_slider, particles_slider, path_slider, plotting, time_slider, trajectory_slider
-from fm_core.widgets.slider import encode, time_words
+from fm_core.sliders import compare_slider, particles_slider, path_slider, time_slider, trajectory_slider
+from fm_core import plotting
+from fm_core.sliders.slider import encode, time_words
 
 ALT = "A square turns from black to white."
 

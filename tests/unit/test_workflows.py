@@ -49,7 +49,7 @@ def test_actionlint_sees_a_mistake(tmp_path: Path) -> None:
 def test_stored_outputs_do_not_outlive_what_made_them() -> None:
     steps = load("workflows/book.yml")["jobs"]["test"]["steps"]
     [store] = [step["with"] for step in steps if "_build/.jupyter_cache" in step.get("with", {}).get("path", "")]
-    for part in ("fm_core/**", "book/results/**", "book/*.ipynb", "pyproject.toml"):
+    for part in ("fm_core/**", "book/fm_book/results/**", "book/*.ipynb", "pyproject.toml"):
         assert f"'{part}'" in store["key"]
     assert "restore-keys" not in store, "an older store would be taken for the present one"
 

@@ -1,5 +1,5 @@
 /**
- * Pacing functions, as in `fm_core.plotting.pacing`: each rises from 0 to 1.
+ * Pacing functions, as in `fm_core.pacing`: each rises from 0 to 1.
  *
  * Here they space the times at which a solver steps: many steps lie where the slope is small.
  */

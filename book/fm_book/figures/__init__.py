@@ -1,0 +1,1 @@
+"""Figures that one chapter needs, one module each."""

@@ -1,0 +1,145 @@
+"""A learned field in the plane that answers the reader's clicks, with no kernel: a small network in plain JavaScript.
+
+The output is one piece of HTML that holds the weights and the script (``book/fm_book/live_field.js``), so that it works
+wherever a notebook's output is shown: the built book, Jupyter, Colab. Particles are dropped at t = 0 and carried to
+t = 1 in the browser by the classical Runge-Kutta method.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import uuid
+from importlib.resources import files
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["LiveField", "live_field", "mlp_weights"]
+
+_POINTWISE: dict[type[nn.Module], str] = {nn.Tanh: "tanh", nn.ReLU: "relu", nn.SiLU: "silu"}
+_SHOWN = 500  # points of the data that are drawn
+_STYLE = """
+.fm-field { max-width: 30rem; margin: 0.5rem auto; }
+.fm-field canvas { display: block; width: 100%; aspect-ratio: 1; border-radius: 8px; cursor: crosshair; }
+.fm-field :focus-visible { outline: 3px solid var(--pst-color-primary, #176de8); outline-offset: 2px; }
+.fm-field-bar { display: flex; flex-wrap: wrap; gap: 0.5rem; align-items: center; margin-top: 0.5rem; }
+.fm-field-bar output { min-width: 4.5rem; font-variant-numeric: tabular-nums; }
+.fm-field-bar input { flex: 1 1 8rem; min-width: 0; accent-color: var(--pst-color-primary, #176de8); }
+.fm-field-bar button { min-height: 2.25rem; padding: 0.3rem 0.75rem; border: 1px solid currentColor; border-radius: 6px;
+  background: transparent; color: inherit; font: inherit; cursor: pointer; }
+"""
+
+
+class LiveField:
+    """What :func:`live_field` gives: display it as the last expression of a cell."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+
+    def _repr_html_(self) -> str:
+        name = f"fm-field-{uuid.uuid4().hex[:12]}"
+        script = files("fm_book").joinpath("live_field.js").read_text(encoding="utf-8")
+        settings = json.dumps(self.settings).replace("<", "\\u003c")  # no text may end the element it stands in
+        return (
+            f'<style>{_STYLE}</style><div class="fm-field" id="{name}">'
+            f"<p>{html.escape(self.settings['alt'])} To drop particles into it, JavaScript must be on.</p>"
+            f'<script type="application/json">{settings}</script></div>'
+            f'<script type="module">{script}\nmount(document.getElementById("{name}"));</script>'
+        )
+
+    def __repr__(self) -> str:
+        return f"LiveField({self.settings['alt']!r})"
+
+
+def live_field(
+    network: nn.Sequential,
+    data: Tensor | None = None,
+    *,
+    alt: str,
+    limit: float = 3.0,
+    steps: int = 24,
+    particles: int = 24,
+    noise: int = 100,
+    seed: int = 0,
+) -> LiveField:
+    """A velocity network of the plane as a picture to click into.
+
+    A click drops a handful of particles at t = 0; they flow along ``dx/dt = network([x, t])`` while the arrows show the
+    field of the moment. A slider goes back and forth through t. Every handful has its own colour. The keyboard does the
+    same: arrow keys move a cross, Enter drops. Readers who ask for less motion see the whole way at once.
+
+    Args:
+        network: linear layers and Tanh, ReLU or SiLU in an ``nn.Sequential``, from ``(B, 3)``, the point and then t, to
+            ``(B, 2)``.
+        data: points drawn faintly beneath, ``(N, 2)``; the first 500 are taken.
+        alt: what is to be seen, for readers who do not see it.
+        limit: the square [-limit, limit]² is shown.
+        steps: Runge-Kutta steps from t = 0 to t = 1.
+        particles: in a handful.
+        noise: points of N(0, I) that the button *drop noise* lets go.
+        seed: of that noise.
+
+    Raises:
+        ValueError: a network of another form, data of another shape, or an empty alt.
+
+    Explained in the chapter *The flow-matching objective*.
+    """
+    if not alt.strip():
+        raise ValueError("alt is empty; say what is to be seen, for example alt='Arrows lead outwards.'.")
+    if data is not None and (data.ndim != 2 or data.shape[1] != 2):
+        raise ValueError(f"data has shape {tuple(data.shape)}; points in the plane have shape (N, 2).")
+    normal = torch.randn(noise, 2, generator=torch.Generator().manual_seed(seed))
+    points = torch.empty(0, 2) if data is None else data[:_SHOWN]
+    settings = {
+        "alt": alt,
+        "limit": limit,
+        "steps": steps,
+        "count": particles,
+        "data": _rounded(points),
+        "noise": _rounded(normal),
+        **mlp_weights(network),
+    }
+    return LiveField(settings)
+
+
+def mlp_weights(network: nn.Sequential) -> dict[str, Any]:
+    """A small network as JSON: ``{"layers": [...]}``, weights as base64 of little-endian float32.
+
+    Args:
+        network: linear layers and Tanh, ReLU or SiLU in an ``nn.Sequential``, from 3 inputs to 2 outputs.
+
+    Raises:
+        ValueError: any other layer, or other numbers of inputs and outputs.
+    """
+    if not isinstance(network, nn.Sequential):
+        raise ValueError(f"network is a {type(network).__name__}; give an nn.Sequential of linear layers and Tanh.")
+    layers: list[dict[str, Any]] = []
+    for i, layer in enumerate(network):
+        if isinstance(layer, nn.Linear):
+            bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias
+            sizes = {"inputs": layer.in_features, "outputs": layer.out_features}
+            layers.append({"kind": "linear", **sizes, "weight": _encoded(layer.weight), "bias": _encoded(bias)})
+        elif type(layer) in _POINTWISE:
+            layers.append({"kind": _POINTWISE[type(layer)]})
+        else:
+            known = ", ".join(one.__name__ for one in (nn.Linear, *_POINTWISE))
+            raise ValueError(f"layer {i} is a {type(layer).__name__}; the browser knows {known}.")
+    ends = [layer for layer in layers if layer["kind"] == "linear"]
+    shape = (ends[0]["inputs"], ends[-1]["outputs"]) if ends else None
+    if shape != (3, 2):
+        raise ValueError(
+            f"network has (inputs, outputs) {shape}; a field in the plane takes 3, the point and t, and gives 2."
+        )
+    return {"layers": layers}
+
+
+def _encoded(values: Tensor) -> str:
+    content = values.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4").tobytes()
+    return base64.b64encode(content).decode()
+
+
+def _rounded(points: Tensor) -> list[float]:
+    return [round(value, 3) for value in points.detach().cpu().flatten().tolist()]

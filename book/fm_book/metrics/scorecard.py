@@ -1,0 +1,110 @@
+"""Everything at once: the metrics of a set of samples against the shipped reference, with intervals.
+
+The reference comes with the package, so an evaluation needs no download. It is the features of half of MNIST's test
+digits, which the classifier has not seen in training. Half, so that the other half is left over as *control digits*:
+real digits that neither the classifier nor the reference knows, to read the ruler's zero from. The halves alternate
+within each class, because the test set's first part comes from other writers than its second and is easier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fm_book.metrics.classifier import shipped_tensors
+from fm_book.metrics.distances import Moments, frechet_distance, kernel_interval, moments
+from fm_book.metrics.bootstrap import Interval, bootstrap_interval
+from fm_book.metrics.neighbours import nearest_neighbours, precision_recall
+from fm_book.metrics.features import class_balance, classes, confidence, features
+
+__all__ = ["Reference", "in_reference", "load_reference", "scorecard"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the metrics compare with.
+
+    Attributes:
+        features: ``(5001, 64)``, of the test digits that :func:`in_reference` names, in shuffled order: the first n are
+            n digits at random. The others are left over as control digits.
+        moments: mean and covariance of these features.
+        train: mean and covariance of the features of the 60,000 training digits.
+    """
+
+    features: Tensor
+    moments: Moments
+    train: Moments
+
+
+def load_reference() -> Reference:
+    """The reference that comes with the package.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    held = shipped_tensors("reference.safetensors")
+    rows = held["features"].float()
+    return Reference(rows, moments(rows), Moments(held["mean"], held["covariance"], int(held["count"])))
+
+
+def in_reference(labels: Tensor) -> Tensor:
+    """Which digits of MNIST's test set the reference holds: of each class the first, the third, the fifth ...
+
+    Args:
+        labels: ``(N,)``, of the whole test set, in its order.
+
+    Returns:
+        ``(N,)`` bool. ``~in_reference(labels)`` are the control digits.
+
+    Raises:
+        ValueError: not one row of whole numbers.
+
+    Explained in the chapter *Can we trust the ruler?*.
+    """
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise ValueError(
+            f"labels are {tuple(labels.shape)} of {labels.dtype}; needed is (N,) whole numbers, one a digit."
+        )
+    number = F.one_hot(labels.long()).cumsum(dim=0)  # (N, 10), how many of each class so far
+    return number.gather(1, labels.long()[:, None])[:, 0] % 2 == 1
+
+
+def scorecard(images: Tensor, *, training: Tensor | None = None, resamples: int = 300) -> dict[str, Interval]:
+    """All metrics of a set of images, each with its bootstrap interval.
+
+    Args:
+        images: ``(N, 1, 28, 28)``, N at least 2; 1,000 or more to be of use, and the same N for all that is compared.
+        training: training images ``(M, 1, 28, 28)`` on the same device, to look for copies.
+        resamples: of the bootstrap; 0 for values without intervals.
+
+    Returns:
+        ``frechet`` and ``kernel`` (distances to the reference), ``precision``, ``recall``, ``confidence``,
+        ``imbalance`` (of the classes) and, with ``training``, ``neighbour`` (mean distance to the nearest training
+        digit, in pixels). Precision, recall and the kernel distance compare with as many
+        reference digits as there are images, at most all 5,001.
+
+    Used by ``python -m fm_book.experiments compare`` and in the chapter *Can we trust the ruler?*.
+    """
+    reference, seen = load_reference(), features(images).cpu()
+    some = reference.features[: len(seen)]
+    inside = precision_recall(some, seen)
+
+    def interval(statistic: Callable[..., Any], sample: Tensor) -> Interval:
+        return bootstrap_interval(statistic, sample, resamples=resamples)
+
+    card = {
+        "frechet": interval(lambda x: frechet_distance(x, reference.moments), seen),
+        "kernel": kernel_interval(seen[: len(some)], some, resamples=resamples),
+        "precision": interval(torch.mean, inside.fake_inside.double()),
+        "recall": interval(torch.mean, inside.real_inside.double()),
+        "confidence": interval(torch.mean, confidence(seen)),
+        "imbalance": interval(class_balance, classes(seen)),
+    }
+    if training is not None:
+        card["neighbour"] = interval(torch.mean, nearest_neighbours(images, training).distance)
+    return card
