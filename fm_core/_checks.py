@@ -1,0 +1,42 @@
+"""Checks of arguments; every message reads *name: expected X, got Y. Cure.*"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+__all__ = ["check_choice", "check_count", "check_number", "missing_extra"]
+
+
+def check_choice(name: str, value: object, options: Iterable[str]) -> None:
+    """Raise ValueError unless ``value`` is one of ``options``."""
+    options = list(options)
+    if not isinstance(value, str) or value not in options:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}.")
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """``value`` as an int; ValueError unless it is a whole number of at least ``least``."""
+    whole = isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
+    if isinstance(value, bool) or not whole or int(value) < least:
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}.")
+    return int(value)
+
+
+def check_number(
+    name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf, below: float = math.inf
+) -> float:
+    """``value`` as a float; ValueError unless it is a finite number with above < value, least <= value < below."""
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not (math.isfinite(number) and above < number < below and number >= least):
+        bounds = [f"above {above:g}"] * (above > -math.inf) + [f"at least {least:g}"] * (least > -math.inf)
+        bounds += [f"below {below:g}"] * (below < math.inf)
+        raise ValueError(f"{name}: expected a number {' and '.join(bounds) or 'that is finite'}, got {value!r}.")
+    return number
+
+
+def missing_extra(feature: str, extra: str) -> ImportError:
+    """The error for a feature whose optional packages are not installed."""
+    return ImportError(f"{feature} needs packages that are not installed: pip install 'fm-core[{extra}]'.")
