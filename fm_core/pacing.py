@@ -1,160 +1,88 @@
-"""Pacing: how fast an animation runs through t.
+"""Pacing: how time grids and animations run through t. NumPy only.
 
-A pacing function maps the share of the frames shown, u in [0, 1], to the share of the way from noise to data. Each one
-never decreases, sends 0 to 0 and 1 to 1 exactly, and so a film always opens on the noise and closes on the sample,
-whatever the number of frames. Slow where the slope is small: the ``inverse_`` and ``logarithmic`` ones linger at the
-end, where a digit gets its last strokes; ``quadratic`` and ``reverse_logarithmic`` linger in the noise.
+A pacing maps u in [0, 1], the share of the steps or frames, to the share of the time from noise to data. It never
+decreases and maps 0 to 0 and 1 to 1 exactly. Steps are dense where its slope is small: at the data for
+``inverse_quadratic`` and ``logarithmic``, at the noise for ``quadratic`` and ``reverse_logarithmic``. Explained in the
+chapter *Seeing the velocity field*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-__all__ = [
-    "PACINGS",
-    "frame_indices",
-    "inverse_quadratic",
-    "linear",
-    "logarithmic",
-    "paced",
-    "quadratic",
-    "reverse_logarithmic",
-]
+from fm_core._checks import check_choice, check_count
+
+__all__ = ["PACINGS", "Pacing", "frame_indices", "paced", "pacing_function"]
 
 Pacing = Callable[[np.ndarray], np.ndarray]
 
-_CURVATURE = 9.0  # the logarithmic pacing starts (1 + 9) times as fast as it ends
 
-
-def linear(u: Any) -> np.ndarray:
-    """Even pace: ``u``.
-
-    Args:
-        u: share of the frames, any shape, in [0, 1].
-
-    Explained in the chapter *Seeing the velocity field*.
-    """
-    return _unit(u)
-
-
-def quadratic(u: Any) -> np.ndarray:
-    """Slow start, fast end: ``u²``.
-
-    Args:
-        u: share of the frames, any shape, in [0, 1].
-
-    Explained in the chapter *Seeing the velocity field*.
-    """
-    u = _unit(u)
-    return u * u
-
-
-def inverse_quadratic(u: Any) -> np.ndarray:
-    """Fast start, slow end: ``1 - (1 - u)²``, the quadratic pacing run backwards.
-
-    Args:
-        u: share of the frames, any shape, in [0, 1].
-
-    Explained in the chapter *Seeing the velocity field*.
-    """
-    rest = 1.0 - _unit(u)
-    return 1.0 - rest * rest
-
-
-def logarithmic(u: Any) -> np.ndarray:
-    """Very fast start, slow end: ``log(1 + 9 u) / log(10)``.
-
-    Args:
-        u: share of the frames, any shape, in [0, 1].
-
-    Explained in the chapter *Seeing the velocity field*.
-    """
-    return np.log1p(_CURVATURE * _unit(u)) / np.log1p(_CURVATURE)
-
-
-def reverse_logarithmic(u: Any) -> np.ndarray:
-    """Slow start, very fast end: ``1 - log(10 - 9 u) / log(10)``, the logarithmic pacing run backwards.
-
-    Args:
-        u: share of the frames, any shape, in [0, 1].
-
-    Explained in the chapter *Seeing the velocity field*.
-    """
-    return 1.0 - logarithmic(1.0 - _unit(u))
+def _logarithmic(u: ArrayLike) -> np.ndarray:
+    return np.log1p(9.0 * np.asarray(u)) / np.log1p(9.0)  # the slope falls from 9 / log 10 to a tenth of that
 
 
 PACINGS: dict[str, Pacing] = {
-    f.__name__: f for f in (linear, quadratic, inverse_quadratic, logarithmic, reverse_logarithmic)
+    "linear": lambda u: np.asarray(u, dtype=np.float64),
+    "quadratic": lambda u: np.square(u),
+    "inverse_quadratic": lambda u: 1.0 - np.square(1.0 - np.asarray(u)),
+    "logarithmic": _logarithmic,
+    "reverse_logarithmic": lambda u: 1.0 - _logarithmic(1.0 - np.asarray(u)),
 }
-"""The pacing functions by name."""
+"""Pacings by name: ``u``, ``u²``, ``1 - (1 - u)²``, ``log(1 + 9 u) / log 10``, ``1 - log(10 - 9 u) / log 10``."""
+
+
+def pacing_function(pacing: str | Pacing) -> Pacing:
+    """A name in ``PACINGS`` or a function as the function; ValueError for another name."""
+    if callable(pacing):
+        return pacing
+    check_choice("pacing", pacing, PACINGS)
+    return PACINGS[pacing]
 
 
 def paced(n_frames: int, pacing: str | Pacing = "linear") -> np.ndarray:
-    """Share of the way shown in each frame: the pacing at ``n_frames`` even steps, ``(n_frames,)``, from 0 to 1.
-
-    Args:
-        n_frames: at least 1; a single frame shows the end, 1.
-        pacing: a name in ``PACINGS``, or a function of an array in [0, 1].
+    """The pacing at ``n_frames`` even steps, ``(n_frames,)`` from 0 to 1; a single frame is the end, 1.
 
     Raises:
         ValueError: no frames, an unknown name, or a function that decreases or misses an end.
     """
-    if n_frames < 1:
-        raise ValueError(f"n_frames={n_frames}; an animation needs at least 1 frame.")
-    if isinstance(pacing, str):
-        if pacing not in PACINGS:
-            raise ValueError(f"pacing={pacing!r} is not known; choose one of {', '.join(PACINGS)}.")
-        function = PACINGS[pacing]
-    else:
-        function = pacing
+    n_frames = check_count("n_frames", n_frames)
+    function = pacing_function(pacing)
     share = np.asarray(function(np.linspace(0.0, 1.0, n_frames) if n_frames > 1 else np.ones(1)), dtype=np.float64)
     ends = (0.0, 1.0) if n_frames > 1 else (1.0, 1.0)
-    if share.shape != (n_frames,) or (share[0], share[-1]) != ends or (np.diff(share) < 0).any():
+    if share.shape != (n_frames,) or (share[0], share[-1]) != ends or not (np.diff(share) >= 0).all():
         raise ValueError(
-            f"pacing={getattr(function, '__name__', function)!s} gives {np.array2string(share, threshold=6)}; a pacing "
-            "must never decrease and must send 0 to 0 and 1 to 1 exactly."
+            f"pacing: expected {n_frames} values that never decrease from 0 to 1, got "
+            f"{np.array2string(share, threshold=6)} from {getattr(function, '__name__', function)!s}."
         )
     return share
 
 
-def frame_indices(snapshots: int | Any, n_frames: int, pacing: str | Pacing = "linear") -> np.ndarray:
-    """Which recorded snapshot each frame shows: the one nearest to the paced time, ``(n_frames,)`` integers.
-
-    The first frame shows the first snapshot and the last frame the last one; the indices never decrease. One snapshot
-    is repeated; a single frame shows the last snapshot.
+def frame_indices(
+    snapshots: int | Sequence[float] | np.ndarray, n_frames: int, pacing: str | Pacing = "linear"
+) -> np.ndarray:
+    """Index of the snapshot nearest in time to each paced frame, ``(n_frames,)``, from the first to the last.
 
     Args:
-        snapshots: how many there are, evenly spread in time; or their times, ``(T,)``, rising or falling.
-        n_frames: at least 1.
-        pacing: a name in ``PACINGS``, or a function of an array in [0, 1].
+        snapshots: number of snapshots, evenly spaced in time; or their times, ``(T,)``, rising or falling.
+        n_frames: at least 1; a single frame shows the last snapshot.
+        pacing: a name in ``PACINGS`` or a function.
 
     Raises:
-        ValueError: no snapshots, times that are not strictly monotone, and what ``paced`` refuses.
-
-    Explained in the chapter *Seeing the velocity field*.
+        ValueError: no snapshots, times that are not strictly monotone, and the errors of :func:`paced`.
     """
-    times = np.atleast_1d(np.asarray(snapshots, dtype=np.float64))
-    if np.ndim(snapshots) == 0:
-        if snapshots < 1:
-            raise ValueError(f"snapshots={snapshots}; at least 1 recorded snapshot is needed.")
-        times = np.arange(int(snapshots), dtype=np.float64)
+    times = np.asarray(snapshots, dtype=np.float64)
+    if times.ndim == 0:
+        times = np.arange(check_count("snapshots", snapshots), dtype=np.float64)
     steps = np.diff(times)
     if len(times) == 0 or not (np.all(steps > 0) or np.all(steps < 0)):
         raise ValueError(
-            f"snapshots={np.array2string(times, threshold=6)}; times must be strictly rising or strictly falling."
+            f"snapshots: expected strictly rising or falling times, got {np.array2string(times, threshold=6)}."
         )
     share = paced(n_frames, pacing)
     if len(times) == 1:
         return np.zeros(n_frames, dtype=np.int64)
-    done = (times - times[0]) / (times[-1] - times[0])  # 0 to 1, rising for both directions of time
+    done = (times - times[0]) / (times[-1] - times[0])  # 0 to 1 in both directions of time
     return np.searchsorted((done[1:] + done[:-1]) / 2, share, side="left").astype(np.int64)
-
-
-def _unit(u: Any) -> np.ndarray:
-    u = np.asarray(u, dtype=np.float64)
-    if not ((u >= 0) & (u <= 1)).all():
-        raise ValueError(f"u spans [{u.min():g}, {u.max():g}]; the share of the frames runs from 0 to 1.")
-    return u

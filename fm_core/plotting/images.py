@@ -1,39 +1,67 @@
-"""Digits on paper: grids of images with labelled rows, and images as bytes."""
+"""Grids of digits: as a figure with labelled rows, and as an image file."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fm_core.plotting._arrays import as_array, as_images
+from fm_core._checks import check_count
+from fm_core.plotting._arrays import ArrayLike, as_array, as_images
 from fm_core.plotting.style import CARD, DIGIT_CMAP
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["image_grid", "to_uint8"]
+__all__ = ["image_grid", "save_image_grid", "to_uint8"]
 
 
-def to_uint8(images: Any) -> np.ndarray:
-    """Pixels in [-1, 1] as bytes: ``round(255 (x + 1) / 2)``, clipped to 0 … 255; same shape.
-
-    Args:
-        images: any shape; -1 is black, 1 is white. What lies outside is clipped, as noise does.
+def to_uint8(images: ArrayLike) -> np.ndarray:
+    """Pixels in [-1, 1] as bytes of the same shape: ``round(255 (x + 1) / 2)``, clipped to 0 … 255.
 
     Raises:
-        ValueError: a value that is not a number.
+        ValueError: NaN.
     """
     x = as_array(images)
     scaled = np.rint((np.clip(x, -1.0, 1.0).astype(np.float32) + 1.0) * 127.5)
     if not np.isfinite(scaled).all():
-        raise ValueError("images hold NaN, which is no grey level; look for a diverging solver or loss.")
+        raise ValueError("images: expected numbers, got NaN. Look for a diverging solver or loss.")
     return scaled.astype(np.uint8)
 
 
+def save_image_grid(path: str | Path, images: ArrayLike, *, columns: int = 8) -> Path:
+    """Write images to a file, ``columns`` to a row, black lines of 2 pixels between them.
+
+    Args:
+        path: PNG or another format of Pillow, by its suffix; the file is replaced as a whole.
+        images: ``(N, 1, H, W)``, pixels in [-1, 1].
+        columns: images per row.
+
+    Raises:
+        ValueError: images of another shape, NaN, or an unknown suffix.
+    """
+    from PIL import Image
+
+    path, tiles = Path(path), to_uint8(as_images(images))
+    n, height, width = tiles.shape
+    columns = min(check_count("columns", columns), n)
+    padded = np.zeros((-(-n // columns) * columns, height + 2, width + 2), dtype=np.uint8)
+    padded[:n, 2:, 2:] = tiles
+    grid = padded.reshape(-1, columns, height + 2, width + 2).swapaxes(1, 2).reshape(-1, columns * (width + 2))
+    part = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    try:
+        Image.fromarray(np.pad(grid, ((0, 2), (0, 2)))).save(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
 def image_grid(
-    rows: Mapping[str, Any] | Any,
+    rows: Mapping[str, ArrayLike] | ArrayLike,
     *,
     columns: int | None = None,
     column_labels: Sequence[str] | None = None,
@@ -45,13 +73,13 @@ def image_grid(
     Args:
         rows: ``{label: (N, 1, H, W)}`` with pixels in [-1, 1], one row per label; or one array, cut into rows of
             ``columns``.
-        columns: images per row; by default as many as the longest row has, and 10 at most for one array.
-        column_labels: one text per column, written above it.
+        columns: images per row; default: the longest row's, at most 10 for one array.
+        column_labels: one text per column, above it.
         title: a line above the grid.
-        width: of the figure, in inches; the height follows.
+        width: of the figure, inches; the height follows.
 
     Raises:
-        ValueError: no rows, rows of different image size, or a wrong number of column labels.
+        ValueError: no rows, rows of different image size, a wrong number of column labels, or no room.
 
     Explained in the chapter *Residual vs. Base*.
     """
@@ -60,12 +88,10 @@ def image_grid(
     named = _named_rows(rows, columns)
     sizes = {label: images.shape[1:] for label, images in named}
     if len(set(sizes.values())) != 1:
-        raise ValueError(f"rows hold images of different sizes, {sizes}; they share one grid, so they need one size.")
+        raise ValueError(f"rows: expected images of one size, got {sizes}.")
     n_columns = columns or max(len(images) for _, images in named)
     if column_labels is not None and len(column_labels) != n_columns:
-        raise ValueError(
-            f"column_labels holds {len(column_labels)} texts for {n_columns} columns; give one per column."
-        )
+        raise ValueError(f"column_labels: expected {n_columns} texts, one per column, got {len(column_labels)}.")
     height, across = named[0][1].shape[1:]
     gap = max(1, round(0.07 * across))
     span = n_columns * (across + gap) - gap
@@ -82,8 +108,8 @@ def image_grid(
     if pixel * across < 0.1:
         plt.close(figure)
         raise ValueError(
-            f"width={width} inches leaves no room for {n_columns} images beside the labels; choose a larger width, "
-            "fewer columns, or labels broken by a newline."
+            f"width: expected room for {n_columns} images beside the labels, got {width} inches. Use a larger width, "
+            "fewer columns, or labels with a line break."
         )
     total = lid + head + (len(named) * (height + gap) - gap) * pixel + edge
     figure.set_size_inches(width, total)
@@ -104,10 +130,10 @@ def image_grid(
     return figure
 
 
-def _named_rows(rows: Mapping[str, Any] | Any, columns: int | None) -> list[tuple[str, np.ndarray]]:
+def _named_rows(rows: Mapping[str, ArrayLike] | ArrayLike, columns: int | None) -> list[tuple[str, np.ndarray]]:
     if isinstance(rows, Mapping):
         if not rows:
-            raise ValueError("rows is empty; give at least one label with its images.")
+            raise ValueError("rows: expected at least one label with its images, got none.")
         return [(str(label), as_images(images, f"rows[{label!r}]")) for label, images in rows.items()]
     images = as_images(rows, "rows")
     n = columns or min(10, len(images))

@@ -1,36 +1,37 @@
 """Distributions in the plane: density as a filled image, particles, paths, and the field that moves them.
 
-Each function draws one layer on given axes, so that a picture is the sum of its layers, density first. The axes keep
-their proportions and lose ticks and frame: in these pictures the shape counts, not the coordinate. On the near-white
-card a layer is drawn in dark ink; over a density, which is dark where little is, the same layer turns white by itself.
+Each function draws one layer on given axes, density first; the axes get equal proportions and lose ticks and frame. The
+default colour of a layer is white over a density, else dark.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from fm_core.plotting._arrays import as_array
-from fm_core.plotting.style import COLORS, INK
+from fm_core._checks import check_choice, check_count, check_number
+from fm_core.plotting._arrays import ArrayLike, as_array
+from fm_core.plotting.style import BLUE, INK, QUIET
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import PathCollection
+    from matplotlib.colors import Colormap
     from matplotlib.image import AxesImage
 
 __all__ = ["plane_mesh", "plot_density", "plot_field", "plot_particles", "plot_paths"]
 
-_FIELD = "#6A7078"  # quieter than the particles that it moves
-_ARROWS = 13  # arrows along a side, at most; more make a carpet
-_LONGEST = 0.9  # of the distance between two arrows
+FieldKind: TypeAlias = Literal["arrows", "stream"]
+
+_ARROWS = 13  # arrows along a side, at most
+_LONGEST = 0.9  # length of the longest arrow over the distance between two arrows
 
 
 def plane_mesh(limit: float = 3.0, n: int = 41) -> np.ndarray:
     """Points of a square grid over ``[-limit, limit]²``, row by row from the bottom.
 
-    ``mesh.reshape(n, n, 2)[i, j]`` is ``(x_j, y_i)``, so values on the mesh become an image by ``reshape(n, n)`` with
-    the y axis upwards (``origin="lower"``).
+    ``mesh.reshape(n, n, 2)[i, j]`` is ``(x_j, y_i)``: ``values.reshape(n, n)`` is an image with ``origin="lower"``.
 
     Args:
         limit: half the side, positive.
@@ -44,25 +45,23 @@ def plane_mesh(limit: float = 3.0, n: int = 41) -> np.ndarray:
 
     Explained in the chapter *From noise to data along a flow*.
     """
-    if not (np.isfinite(limit) and limit > 0):
-        raise ValueError(f"limit={limit}; the mesh spans [-limit, limit], so it must be a positive number such as 3.")
-    if n != int(n) or n < 2:
-        raise ValueError(f"n={n}; a mesh needs a whole number of points along a side, at least 2.")
-    line = np.linspace(-limit, limit, int(n), dtype=np.float32)
+    limit = check_number("limit", limit, above=0)
+    line = np.linspace(-limit, limit, check_count("n", n, 2), dtype=np.float32)
     x, y = np.meshgrid(line, line)
     return np.stack([x.ravel(), y.ravel()], axis=1)
 
 
-def plot_density(ax: Axes, mesh: Any, density: Any, *, cmap: str = "cividis", limit: float | None = None) -> AxesImage:
+def plot_density(
+    ax: Axes, mesh: ArrayLike, density: ArrayLike, *, cmap: str | Colormap = "cividis", limit: float | None = None
+) -> AxesImage:
     """Draw a density on a mesh as a filled image.
 
     Args:
         ax: where to draw.
         mesh: ``(n * n, 2)``, as :func:`plane_mesh` gives it.
         density: ``(n * n,)``, per unit of area, not negative.
-        cmap: colour map, from little to much.
-        limit: the density that gets the last colour; by default the largest on the mesh. Give the same number to
-            panels that are compared.
+        cmap: colour map, from low to high.
+        limit: density of the last colour; default: the largest. Give the same number to panels that are compared.
 
     Raises:
         ValueError: a mesh that is no square grid, a density of another shape or with negative or undefined values.
@@ -72,15 +71,10 @@ def plot_density(ax: Axes, mesh: Any, density: Any, *, cmap: str = "cividis", li
     x, y = _sides(mesh)
     values = as_array(density)
     if values.shape != (len(x) * len(y),):
-        raise ValueError(
-            f"density has shape {values.shape}; the mesh wants one number per point, ({len(x) * len(y)},)."
-        )
+        raise ValueError(f"density: expected one number per point, ({len(x) * len(y)},), got {values.shape}.")
     if not np.isfinite(values).all() or values.min() < 0:
-        raise ValueError("density holds negative or undefined values; give the density itself, exp(log_density).")
-    if limit is None:
-        limit = float(values.max()) or 1.0
-    if not limit > 0:
-        raise ValueError(f"limit={limit}; the colours span [0, limit], so it must be positive.")
+        raise ValueError("density: expected finite numbers >= 0, got others. Give exp(log_density).")
+    limit = float(values.max()) or 1.0 if limit is None else check_number("limit", limit, above=0)
     half = ((x[1] - x[0]) / 2, (y[1] - y[0]) / 2)  # the outer pixels are centred on the outer points
     picture = ax.imshow(
         values.reshape(len(y), len(x)), cmap=cmap, vmin=0, vmax=limit, origin="lower", interpolation="bilinear",
@@ -92,27 +86,26 @@ def plot_density(ax: Axes, mesh: Any, density: Any, *, cmap: str = "cividis", li
 
 def plot_field(
     ax: Axes,
-    mesh: Any,
-    velocity: Any,
+    mesh: ArrayLike,
+    velocity: ArrayLike,
     *,
-    kind: Literal["arrows", "stream"] = "arrows",
+    kind: FieldKind = "arrows",
     color: str | None = None,
     reference: float | None = None,
 ) -> None:
     """Draw a velocity field of the plane, as arrows or as streamlines.
 
-    Arrows are as long as the velocity is large; where the mesh is fine, only some of its points get one. Streamlines
-    run along the field at one moment and are thicker where it is faster; only in a field that does not change with t
-    are they the paths of particles.
+    Arrow lengths are proportional to the speed; a fine mesh is thinned. Streamlines follow the field at one t, thicker
+    where it is faster; they are particle paths only if the field does not depend on t.
 
     Args:
         ax: where to draw.
         mesh: ``(n * n, 2)``, as :func:`plane_mesh` gives it.
         velocity: ``(n * n, 2)``, lengths per unit of time.
         kind: ``"arrows"`` or ``"stream"``.
-        color: by default grey, and white over a density.
-        reference: the speed of the longest arrow or thickest line; by default the 98th percentile on the mesh. Give
-            the same number to panels that are compared.
+        color: default: grey, or white over a density.
+        reference: speed of the longest arrow or thickest line; default: the 98th percentile. Give the same number to
+            panels that are compared.
 
     Raises:
         ValueError: a mesh that is no square grid, a velocity of another shape or with undefined values, another kind,
@@ -123,19 +116,14 @@ def plot_field(
     x, y = _sides(mesh)
     field = as_array(velocity)
     if field.shape != (len(x) * len(y), 2):
-        raise ValueError(
-            f"velocity has shape {field.shape}; the mesh wants one vector per point, {len(x) * len(y), 2}."
-        )
+        raise ValueError(f"velocity: expected one vector per point, {len(x) * len(y), 2}, got {field.shape}.")
     if not np.isfinite(field).all():
-        raise ValueError("velocity holds undefined values; look for a division by 1 - t at t = 1.")
-    if kind not in ("arrows", "stream"):
-        raise ValueError(f"kind={kind!r} is unknown; choose 'arrows' or 'stream'.")
+        raise ValueError("velocity: expected finite numbers, got others. Look for a division by 1 - t at t = 1.")
+    check_choice("kind", kind, ("arrows", "stream"))
     speed = np.hypot(*field.T)
-    if reference is None:
-        reference = float(np.percentile(speed, 98)) or 1.0
-    if not reference > 0:
-        raise ValueError(f"reference={reference}; it is the speed of the longest arrow, so it must be positive.")
-    color = color or ("white" if ax.images else _FIELD)
+    default = float(np.percentile(speed, 98)) or 1.0
+    reference = default if reference is None else check_number("reference", reference, above=0)
+    color = color or _over_density(ax, QUIET)
     grid = field.reshape(len(y), len(x), 2).astype(float)
     strength = np.minimum(speed / reference, 1).reshape(len(y), len(x))
     if kind == "stream":
@@ -158,14 +146,14 @@ def plot_field(
 
 
 def plot_particles(
-    ax: Axes, x: Any, *, color: str | None = None, size: float = 6, label: str | None = None
+    ax: Axes, x: ArrayLike, *, color: str | None = None, size: float = 6, label: str | None = None
 ) -> PathCollection:
     """Draw particles as dots.
 
     Args:
         ax: where to draw; without a density or a field under it, its limits follow the particles.
         x: ``(N, 2)``.
-        color: by default blue, and white over a density.
+        color: default: blue, or white over a density.
         size: area of a dot, in square points.
         label: for a legend.
 
@@ -176,20 +164,20 @@ def plot_particles(
     """
     points = as_array(x)
     if points.ndim != 2 or points.shape[1] != 2:
-        raise ValueError(f"x has shape {points.shape}; particles in the plane have shape (N, 2).")
-    color = color or ("white" if ax.images else COLORS["base"])
+        raise ValueError(f"x: expected particles in the plane, (N, 2), got {points.shape}.")
+    color = color or _over_density(ax, BLUE)
     dots = ax.scatter(*points.T, s=size, color=color, alpha=0.75, linewidths=0, label=label, zorder=2)
     _plane(ax)
     return dots
 
 
-def plot_paths(ax: Axes, states: Any, *, color: str | None = None, linewidth: float = 0.8) -> None:
-    """Draw the ways of particles as thin lines, each with a dot at its end.
+def plot_paths(ax: Axes, states: ArrayLike, *, color: str | None = None, linewidth: float = 0.8) -> None:
+    """Draw trajectories of particles as thin lines, each with a dot at its end.
 
     Args:
         ax: where to draw; without a density or a field under it, its limits follow the paths.
         states: ``(T, N, 2)``, as in ``Trajectory.x``.
-        color: by default dark ink, and white over a density.
+        color: default: dark, or white over a density.
         linewidth: in points.
 
     Raises:
@@ -199,32 +187,32 @@ def plot_paths(ax: Axes, states: Any, *, color: str | None = None, linewidth: fl
     """
     from matplotlib.collections import LineCollection
 
-    ways = as_array(states)
-    if ways.ndim != 3 or ways.shape[2] != 2 or 0 in ways.shape:
-        raise ValueError(f"states have shape {ways.shape}; paths in the plane have shape (T, N, 2).")
-    color = color or _ink(ax)
+    paths = as_array(states)
+    if paths.ndim != 3 or paths.shape[2] != 2 or 0 in paths.shape:
+        raise ValueError(f"states: expected paths in the plane, (T, N, 2), got {paths.shape}.")
+    color = color or _over_density(ax, INK)
     ax.add_collection(
-        LineCollection(list(ways.swapaxes(0, 1)), colors=color, linewidths=linewidth, alpha=0.6, zorder=1.8)
+        LineCollection(list(paths.swapaxes(0, 1)), colors=color, linewidths=linewidth, alpha=0.6, zorder=1.8)
     )
-    ax.scatter(*ways[-1].T, s=8 * linewidth, color=color, linewidths=0, zorder=2)
+    ax.scatter(*paths[-1].T, s=8 * linewidth, color=color, linewidths=0, zorder=2)
     _plane(ax)
 
 
-def _sides(mesh: Any) -> tuple[np.ndarray, np.ndarray]:
+def _sides(mesh: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """The x and the y coordinates of a square mesh, float64."""
     points = as_array(mesh)
     n = round(len(points) ** 0.5) if points.ndim == 2 else 0
     if n < 2 or points.shape != (n * n, 2):
-        raise ValueError(f"mesh has shape {points.shape}; it must be (n * n, 2), as plane_mesh gives it.")
+        raise ValueError(f"mesh: expected (n * n, 2), got {points.shape}. Use plane_mesh(limit, n).")
     grid = points.reshape(n, n, 2).astype(float)
-    x, y = np.linspace(*grid[0, [0, -1], 0], n), np.linspace(*grid[[0, -1], 0, 1], n)
+    x, y = np.linspace(grid[0, 0, 0], grid[0, -1, 0], n), np.linspace(grid[0, 0, 1], grid[-1, 0, 1], n)
     if not (x[1] > x[0] and y[1] > y[0] and np.allclose(grid, np.stack(np.meshgrid(x, y), -1), atol=1e-4)):
-        raise ValueError("mesh is no grid with rows from the bottom to the top; make it with plane_mesh(limit, n).")
+        raise ValueError("mesh: expected a grid with rows from bottom to top, got another. Use plane_mesh(limit, n).")
     return x, y
 
 
-def _ink(ax: Axes) -> str:
-    return "white" if ax.images else INK
+def _over_density(ax: Axes, otherwise: str) -> str:
+    return "white" if ax.images else otherwise
 
 
 def _plane(ax: Axes, x: np.ndarray | None = None, y: np.ndarray | None = None) -> None:

@@ -1,7 +1,7 @@
-"""One look for every figure: colours, colour maps and matplotlib's settings.
+"""Colours, colour maps and matplotlib settings of every figure.
 
-Figures stand on an opaque near-white card, so that they read the same on a light and on a dark page. The two networks
-differ in colour and in line style, and the colours (Okabe and Ito's) stay apart for colour-blind eyes.
+Figures have an opaque near-white background, readable on light and on dark pages. Colours are those of Okabe and Ito;
+networks differ in colour and in line style.
 """
 
 from __future__ import annotations
@@ -10,30 +10,41 @@ from typing import Any
 
 __all__ = [
     "ARROW_COLOR",
+    "BLUE",
     "CARD",
     "COLORS",
     "DIGIT_CMAP",
+    "FILM_COLORS",
+    "GREEN",
     "INK",
     "LINE_STYLES",
+    "PALE",
+    "PINK",
+    "QUIET",
     "VELOCITY_CMAP",
+    "VERMILION",
     "model_style",
     "use_style",
 ]
 
-COLORS: dict[str, str] = {"base": "#0072B2", "residual": "#D55E00"}
+BLUE, VERMILION, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+
+COLORS: dict[str, str] = {"base": BLUE, "residual": VERMILION}
 """Colour of each network in line plots."""
 
 LINE_STYLES: dict[str, str] = {"base": "-", "residual": "--"}
-"""Line style of each network, so that colour is never the only difference."""
+"""Line style of each network."""
 
-CARD = "#FBFBF8"
-"""Background of every figure."""
+CARD, INK, QUIET = "#FBFBF8", "#22262B", "#626972"
+"""Background of every figure; text, axes and neutral lines; secondary text and lines."""
 
-INK = "#22262B"
-"""Text, axes and neutral lines."""
+PALE: dict[str, str] = {
+    "grey": "#DFE1E0", "blue": "#9CC3DE", "sky": "#CFE3F1", "green": "#CDEBDD", "orange": "#F3CFA6"
+}  # fmt: skip
+"""Fills and grid lines under dark text."""
 
 ARROW_COLOR = "#FF9E1B"
-"""Arrows over a digit: bright on black, still seen on white ink."""
+"""Arrows over a digit."""
 
 DIGIT_CMAP = "gray"
 """Colour map of digits: -1 is black, 1 is white."""
@@ -41,24 +52,24 @@ DIGIT_CMAP = "gray"
 VELOCITY_CMAP = "RdBu_r"
 """Colour map of signed velocity, centred at 0: red where ink arrives, blue where it leaves."""
 
-_OTHERS = ["#009E73", "#CC79A7", "#56B4E9", "#E69F00"]
-_OTHER_STYLES = ["-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2))]
+FILM_COLORS: dict[str, str] = {
+    "card": "#16191F", "bright": "#F0F2F5", "dim": "#969EAA", "track": "#3A404A",
+    "base": "#56B4E9", "residual": "#F0783C", "third": "#3CBE91", "fourth": "#D68CB4",
+}  # fmt: skip
+"""Colours of an animation, which has a dark background."""
 
 
 def use_style() -> None:
-    """Set matplotlib's defaults for the book: near-white card, line width 2, readable type, quiet axes.
-
-    Line colours and line styles change together, first Base's, then Residual's.
-    """
+    """Set matplotlib's defaults for the book; line colours and line styles cycle together, first Base's."""
     import matplotlib
     from cycler import cycler
 
-    colors = [*COLORS.values(), *_OTHERS]
-    styles = [*LINE_STYLES.values(), *_OTHER_STYLES]
+    colors = [*COLORS.values(), GREEN, PINK, "#56B4E9", "#E69F00"]
+    styles = [*LINE_STYLES.values(), "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2))]
     matplotlib.rcParams.update(
         {
             "axes.axisbelow": True,
-            "axes.edgecolor": "#6A7078",
+            "axes.edgecolor": QUIET,
             "axes.facecolor": CARD,
             "axes.grid": True,
             "axes.labelcolor": INK,
@@ -75,7 +86,7 @@ def use_style() -> None:
             "font.family": "sans-serif",
             "font.sans-serif": ["DejaVu Sans"],
             "font.size": 11,
-            "grid.color": "#DFE1E0",
+            "grid.color": PALE["grey"],
             "grid.linewidth": 0.8,
             "image.cmap": DIGIT_CMAP,
             "image.interpolation": "nearest",
@@ -108,5 +119,5 @@ def model_style(name: str) -> dict[str, Any]:
     """
     found = [key for key in COLORS if key in name.lower()]
     if len(found) != 1:
-        raise ValueError(f"name={name!r} must hold exactly one of {', '.join(COLORS)}.")
+        raise ValueError(f"name: expected a label that holds one of {', '.join(COLORS)}, got {name!r}.")
     return {"color": COLORS[found[0]], "linestyle": LINE_STYLES[found[0]], "label": name}

@@ -1,74 +1,71 @@
 """Two views of a velocity field on images: arrows over the digit, and the exact signed image.
 
-The velocity of a 28 × 28 image is a direction in 784 dimensions: one number per pixel, how fast that pixel's grey level
-rises. No arrow in the plane is that vector. The arrows here are the spatial gradient of the block-averaged velocity
-image: they point from where ink leaves to where ink arrives, which the eye reads as ink on the move. They are not the
-velocity of particles in the plane. The exact view is the signed velocity image, shown beside them.
+The velocity of a 28 × 28 image has 784 components, one rate of change of a grey level per pixel. The *ink arrows* are
+the spatial gradient of the block-averaged velocity image: they point where ink arrives, and are not the velocity of
+particles in the plane. The exact view is the signed velocity image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fm_core.plotting._arrays import as_array, as_image, as_snapshots
+from fm_core._checks import check_number
+from fm_core.plotting._arrays import ArrayLike, as_array, as_image, as_snapshots, pick_samples
 from fm_core.plotting.style import ARROW_COLOR, CARD, DIGIT_CMAP, VELOCITY_CMAP
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
     from matplotlib.image import AxesImage
     from matplotlib.quiver import Quiver
+
+    from fm_core.solvers import Trajectory
 
 __all__ = ["block_average", "ink_arrows", "plot_state", "plot_trajectory", "plot_velocity"]
 
 
-def block_average(image: Any, factor: int = 4) -> np.ndarray:
+def block_average(image: ArrayLike, factor: int = 4) -> np.ndarray:
     """Mean over blocks of ``factor × factor`` pixels, ``(…, H // factor, W // factor)``.
 
     Rows and columns at the bottom and at the right that fill no whole block are cropped.
 
     Args:
         image: ``(…, H, W)``.
-        factor: side of a block in pixels, from 1 to the shorter side of the image.
+        factor: side of a block, pixels.
 
     Raises:
-        ValueError: a factor that fits no block into the image.
+        ValueError: no image, or a factor that is not a whole number from 1 to the image's shorter side.
 
     Explained in the chapter *Seeing the velocity field*.
     """
     x = as_array(image)
     if x.ndim < 2:
-        raise ValueError(f"image has shape {x.shape}; it needs the axes (…, H, W).")
+        raise ValueError(f"image: expected the axes (…, H, W), got {x.shape}.")
     height, width = x.shape[-2:]
     if factor != int(factor) or not 1 <= factor <= min(height, width):
-        raise ValueError(
-            f"factor={factor} fits no block into an image of {height} × {width} pixels; choose a whole number from 1 "
-            f"to {min(height, width)}."
-        )
+        raise ValueError(f"factor: expected a whole number from 1 to {min(height, width)}, got {factor!r}.")
     factor = int(factor)
     rows, columns = height // factor, width // factor
     x = x[..., : rows * factor, : columns * factor]
     return x.reshape(*x.shape[:-2], rows, factor, columns, factor).mean(axis=(-3, -1))
 
 
-def ink_arrows(velocity: Any, factor: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def ink_arrows(velocity: ArrayLike, factor: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Arrows that point where ink arrives: the spatial gradient of the block-averaged velocity image.
 
-    ``(dx, dy) = ∇ (block average of v)``, by central differences inside and one-sided ones at the border. An arrow
-    points towards rising velocity, that is, away from pixels that darken and to pixels that brighten. It is not the
-    velocity of a particle in the plane; the field itself has one component per pixel, 784 for a digit.
+    ``(dx, dy) = ∇ (block average of v)``, central differences inside, one-sided at the border. Arrows point from pixels
+    that darken to pixels that brighten; they are not the velocity of a particle in the plane.
 
     Args:
         velocity: ``(…, H, W)``, grey levels per unit time (black to white is 2).
         factor: side of a block in pixels; the image must hold at least 2 × 2 blocks.
 
     Returns:
-        ``xs`` and ``ys``, ``(rows, columns)``, block centres in pixels, where a whole number is the centre of a pixel;
-        ``dx`` and ``dy``, ``(…, rows, columns)``, grey levels per unit time and pixel. The y axis points down, as in
-        an image: ``dy > 0`` is an arrow downwards.
+        ``xs`` and ``ys``, ``(rows, columns)``, block centres in pixels, whole numbers at pixel centres; ``dx`` and
+        ``dy``, ``(…, rows, columns)``, grey levels per unit time and pixel, y downwards.
 
     Raises:
         ValueError: fewer than 2 × 2 blocks, or a factor that fits no block.
@@ -79,8 +76,7 @@ def ink_arrows(velocity: Any, factor: int = 4) -> tuple[np.ndarray, np.ndarray, 
     rows, columns = blocks.shape[-2:]
     if min(rows, columns) < 2:
         raise ValueError(
-            f"factor={factor} leaves {rows} × {columns} blocks of the velocity image; a gradient needs at least 2 × 2. "
-            "Choose a smaller factor."
+            f"factor: expected at least 2 × 2 blocks, got {rows} × {columns} with {factor}. Use a smaller one."
         )
     dy, dx = np.gradient(blocks, float(factor), axis=(-2, -1))
     centre = (factor - 1) / 2
@@ -89,12 +85,17 @@ def ink_arrows(velocity: Any, factor: int = 4) -> tuple[np.ndarray, np.ndarray, 
 
 
 def plot_state(
-    ax: Axes, x: Any, velocity: Any, factor: int = 4, *, reference: float | None = None, color: str = ARROW_COLOR
+    ax: Axes,
+    x: ArrayLike,
+    velocity: ArrayLike,
+    factor: int = 4,
+    *,
+    reference: float | None = None,
+    color: str = ARROW_COLOR,
 ) -> Quiver:
     """Draw a state in grey with its ink arrows.
 
-    The arrows are the gradient of the block-averaged velocity, pointing where ink arrives; they are not a particle
-    velocity in the plane. For the exact field see ``plot_velocity``.
+    For the arrows see :func:`ink_arrows`, for the exact field :func:`plot_velocity`.
 
     Args:
         ax: where to draw.
@@ -113,7 +114,7 @@ def plot_state(
     """
     state, field = as_image(x, "x"), as_image(velocity, "velocity")
     if state.shape != field.shape:
-        raise ValueError(f"x has shape {state.shape} and velocity {field.shape}; each pixel needs its velocity.")
+        raise ValueError(f"velocity: expected the shape of x, {state.shape}, got {field.shape}.")
     xs, ys, dx, dy = ink_arrows(field, factor)
     strength = np.hypot(dx, dy)
     reference = float(strength.max()) if reference is None else reference
@@ -131,10 +132,10 @@ def plot_state(
     return arrows
 
 
-def plot_velocity(ax: Axes, velocity: Any, *, limit: float | None = None, colorbar: bool = True) -> AxesImage:
+def plot_velocity(ax: Axes, velocity: ArrayLike, *, limit: float | None = None, colorbar: bool = True) -> AxesImage:
     """Draw the exact view: the signed velocity image on a diverging map centred at 0.
 
-    Red pixels brighten (ink arrives), blue pixels darken (ink leaves). All 784 components are shown, one per pixel.
+    Red pixels brighten (ink arrives), blue pixels darken (ink leaves); one component per pixel.
 
     Args:
         ax: where to draw.
@@ -148,10 +149,7 @@ def plot_velocity(ax: Axes, velocity: Any, *, limit: float | None = None, colorb
     Explained in the chapter *Seeing the velocity field*.
     """
     field = as_image(velocity, "velocity")
-    if limit is None:
-        limit = float(np.abs(field).max()) or 1.0
-    if not limit > 0:
-        raise ValueError(f"limit={limit}; the colour map spans [-limit, limit], so it must be positive.")
+    limit = float(np.abs(field).max()) or 1.0 if limit is None else check_number("limit", limit, above=0)
     picture = ax.imshow(field, cmap=VELOCITY_CMAP, vmin=-limit, vmax=limit, interpolation="nearest")
     _bare(ax)
     if colorbar:
@@ -160,7 +158,7 @@ def plot_velocity(ax: Axes, velocity: Any, *, limit: float | None = None, colorb
 
 
 def plot_trajectory(
-    trajectory: Any,
+    trajectory: Trajectory,
     index: int = 0,
     times: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
     *,
@@ -169,13 +167,12 @@ def plot_trajectory(
 ) -> Figure:
     """Draw one sample over time: above the state with its ink arrows, below the exact signed velocity.
 
-    Arrow lengths and colours share one scale over all times. Above, the arrows are the gradient of the block-averaged
-    velocity, pointing where ink arrives, not a particle velocity in the plane; below stand all 784 components.
+    Arrow lengths and colours share one scale over all times.
 
     Args:
         trajectory: with ``.t`` (T,), ``.x`` and ``.velocity`` (T, B, 1, H, W), as ``fm_core.solve`` gives it.
         index: which sample of the batch.
-        times: times to show; the nearest recorded snapshot stands for each, and its own t is written above it.
+        times: times to show; each is replaced by the nearest snapshot, whose t is written above it.
         factor: side of a block in pixels.
         width: of the figure, in inches; the height follows.
 
@@ -186,11 +183,11 @@ def plot_trajectory(
     """
     import matplotlib.pyplot as plt
 
-    t, x, velocity = as_snapshots(trajectory, with_velocity=True)
-    if not -x.shape[1] <= index < x.shape[1]:
-        raise ValueError(f"index={index} is outside the batch of {x.shape[1]} samples.")
+    t, x, velocity = as_snapshots(trajectory, velocity=True)
+    assert velocity is not None  # for the type checker
+    pick_samples([index], x.shape[1])
     if len(times) == 0:
-        raise ValueError("times is empty; name at least one t to show.")
+        raise ValueError("times: expected at least one t, got none.")
     chosen = [int(np.abs(t - time).argmin()) for time in times]
     states, fields = x[chosen, index], velocity[chosen, index]
     _, _, dx, dy = ink_arrows(fields, factor)
@@ -202,11 +199,11 @@ def plot_trajectory(
     figure.set_facecolor(CARD)
     for column, k in enumerate(chosen):
         plot_state(axes[0, column], states[column], fields[column], factor, reference=reference)
-        picture = plot_velocity(axes[1, column], fields[column], limit=limit, colorbar=False)
+        plot_velocity(axes[1, column], fields[column], limit=limit, colorbar=False)
         axes[0, column].set_title(f"t = {t[k]:.2f}", loc="center")
     axes[0, 0].set_ylabel("state and\nink arrows", rotation=0, ha="right", va="center")
     axes[1, 0].set_ylabel("velocity,\npixel by pixel", rotation=0, ha="right", va="center")
-    _colorbar(figure, picture, list(axes[1]))
+    _colorbar(figure, axes[1, 0].images[0], list(axes[1]))
     return figure
 
 
@@ -216,7 +213,7 @@ def _bare(ax: Axes) -> None:
     ax.spines[:].set_visible(False)
 
 
-def _colorbar(figure: Figure, picture: AxesImage, axes: list[Axes]) -> None:
+def _colorbar(figure: Figure | SubFigure, picture: AxesImage, axes: list[Axes]) -> None:
     bar = figure.colorbar(picture, ax=axes, fraction=0.05, pad=0.02)
     bar.set_label("grey levels\nper unit time")
     bar.outline.set_visible(False)
