@@ -9,10 +9,10 @@ from fm_core.data import Digits, dequantize, load_digits, load_mnist, load_sampl
 from fm_core.environment import resolve_device
 from fm_core.exact import ExactVelocity, GaussianVelocity
 from fm_core.likelihood import bits_per_dimension, divergence, log_density
-from fm_core.losses import flow_matching_loss
+from fm_core.losses import flow_matching_loss, validation_loss
 from fm_core.models import BaseUNet, PlainBlock, ResidualBlock, ResidualUNet, UNet, build_model, summary
-from fm_core.paths import PathSample, independent_coupling, straight_path
-from fm_core.solvers import TABLEAUX, Tableau, Trajectory, paced_grid, solve, uniform_grid
-from fm_core.training import TrainConfig, train, validation_loss
+from fm_core.paths import PathSample, draw_noise, straight_path
+from fm_core.solvers import TABLEAUX, Tableau, Trajectory, paced_grid, sample, solve, uniform_grid
+from fm_core.training import TrainConfig, TrainResult, train
 
 __version__ = "0.2.0"

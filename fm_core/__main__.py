@@ -1,27 +1,103 @@
 """The command line: ``python -m fm_core train|sample|gif|velocity``, each with ``--help``.
 
-Every command is a dataclass whose fields are its options; tyro turns docstrings into the help.
+A command is a dataclass whose fields are its options; tyro turns docstrings into the help.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from fm_core._checks import missing_extra
 from fm_core.checkpoints import CheckpointError, load_model, load_pretrained
-from fm_core.config import TrainConfig
-from fm_core.models import MODELS, UNet
+from fm_core.data import load_digits, load_mnist, load_sample
 from fm_core.environment import resolve_device
-from fm_core.solvers import Trajectory, solve, uniform_grid
+from fm_core.models import MODELS, UNet, build_model
+from fm_core.paths import draw_noise
+from fm_core.solvers import Trajectory, sample, solve, uniform_grid
+from fm_core.tracking import MLflowTracker, NullTracker, load_snapshots, run_name
+from fm_core.training import TrainConfig, train
 
-__all__ = ["Gif", "Sample", "Velocity", "main"]
+__all__ = ["Gif", "Sample", "Train", "Velocity", "main"]
 
 Method = Literal["euler", "midpoint", "heun", "rk4", "dopri5"]
 Pacing = Literal["linear", "quadratic", "inverse_quadratic", "logarithmic", "reverse_logarithmic"]
+LOADERS = {"auto": load_digits, "mnist": load_mnist, "sample": load_sample}
+
+
+@dataclass(frozen=True)
+class Train(TrainConfig):
+    """Train a network on MNIST, or resume a run that was interrupted.
+
+    Attributes:
+        images: training images to see in all, counted with repetition.
+        batch_size: images per optimizer step.
+        lr: highest learning rate.
+        weight_decay: AdamW's decoupled weight decay.
+        warmup: share of the steps over which the learning rate rises from zero, in [0, 1).
+        grad_clip: largest norm of the gradient.
+        ema_decay: decay of the moving average of the weights, in [0, 1).
+        seed: of the weights, the order of the images, the noise and the times.
+        precision: "auto" takes bfloat16 where the device gains from it.
+        model: network.
+        widths: channels of each level, from full resolution down.
+        time_dim: width of the time embedding.
+        data: "auto" is MNIST, else the bundled sample.
+        out: folder of the run; runs/MODEL if left out.
+        device: "auto", "cpu", "cuda", ...
+        compile: run the network through torch.compile.
+        log_every: steps between points of the curves.
+        eval_every: steps between validations; 0 for only after the last step.
+        checkpoint_every: steps between checkpoints.
+        track: record the run with MLflow.
+        tracking_uri: MLflow's store; $MLFLOW_TRACKING_URI or sqlite:///mlflow.db if left out.
+        experiment: MLflow experiment.
+    """
+
+    model: Literal["base", "residual"] = "residual"
+    widths: tuple[int, ...] = (16, 32, 64, 128)
+    time_dim: int = 128
+    data: Literal["auto", "mnist", "sample"] = "auto"
+    out: Path | None = None
+    device: str = "auto"
+    compile: bool = False
+    log_every: int = 50
+    eval_every: int = 1000
+    checkpoint_every: int = 500
+    track: bool = True
+    tracking_uri: str | None = None
+    experiment: str = "flow-matching"
+
+    def run(self) -> str:
+        load = LOADERS[self.data]
+        config = TrainConfig(**{field.name: getattr(self, field.name) for field in fields(TrainConfig)})
+        torch.manual_seed(self.seed)
+        network = build_model(self.model, widths=self.widths, time_dim=self.time_dim)
+        name = f"{self.model} U-Net"
+        result = train(
+            network,
+            config,
+            data=(load(split="train", device=self.device), load(split="test", device=self.device)),
+            out=self.out or Path("runs") / self.model,
+            tracker=MLflowTracker(self.tracking_uri, experiment=self.experiment, run_name=name)
+            if self.track
+            else NullTracker(),
+            device=self.device,
+            compile=self.compile,
+            log_every=self.log_every,
+            eval_every=self.eval_every,
+            checkpoint_every=self.checkpoint_every,
+        )
+        return (
+            f"{self.model}: validation loss {result.validation_loss:.4f} after {result.images:,} images and "
+            f"{result.seconds:,.0f} s; network in {result.folder}"
+            + (f", MLflow run {result.run_id}" if result.run_id else "")
+        )
 
 
 @dataclass(frozen=True)
@@ -47,14 +123,12 @@ class Sample:
     device: str = "auto"
 
     def run(self) -> str:
-        from torchvision.utils import save_image
+        from fm_core.plotting.images import save_image_grid
 
-        trajectory = _draw(self.model, self.digits, self.steps, self.method, self.seed, self.device, keep=False)
-        _folder_of(self.out)
-        save_image(
-            trajectory.x[-1], self.out, nrow=max(1, round(self.digits**0.5)), normalize=True, value_range=(-1, 1)
-        )
-        return f"{self.digits} digits of {self.model}, {self.method}, NFE {trajectory.nfe}: {self.out}"
+        network, noise = _network(self.model, self.device), _noise(self.digits, self.seed, self.device)
+        images = sample(network, noise, self.steps, method=self.method)
+        save_image_grid(_folder_made(self.out), images)
+        return f"{self.digits} digits of {self.model}, {self.method}, {self.steps} steps: {self.out}"
 
 
 @dataclass(frozen=True)
@@ -71,7 +145,7 @@ class Gif:
         seed: of the noise (for models).
         frames: frames of the film.
         pacing: how film time runs over flow time.
-        arrows: draw where ink arrives.
+        arrows: draw the gradient of the block-averaged velocity.
         fps: frames per second.
         out: GIF to write.
         device: "auto", "cpu", "cuda", ...
@@ -93,19 +167,22 @@ class Gif:
 
     def run(self) -> str:
         from fm_core.plotting import render_gif
-        from fm_core.tracking import load_snapshots, run_name
 
         if self.runs:
-            rows = {run_name(r, uri=self.tracking_uri): load_snapshots(r, uri=self.tracking_uri) for r in self.runs}
-            if len(rows) < len(self.runs):
-                rows = {r: load_snapshots(r, uri=self.tracking_uri) for r in self.runs}
+            found = [(run_name(r, uri=self.tracking_uri), load_snapshots(r, uri=self.tracking_uri)) for r in self.runs]
         else:
-            rows = {
-                _title(m): _draw(m, self.samples, self.steps, self.method, self.seed, self.device) for m in self.models
-            }
-        _folder_of(self.out)
+            found = [
+                (_title(m), _trajectory(m, self.samples, self.steps, self.method, self.seed, self.device))
+                for m in self.models
+            ]
+        names = [name for name, _ in found]
+        sources = self.runs or self.models  # tell rows of the same name apart
+        rows = {
+            name if names.count(name) == 1 else f"{name} ({source})": trajectory
+            for (name, trajectory), source in zip(found, sources, strict=True)
+        }
         render_gif(
-            self.out,
+            _folder_made(self.out),
             rows,
             samples=min(self.samples, *(trajectory.x.shape[1] for trajectory in rows.values())),
             frames=self.frames,
@@ -122,7 +199,7 @@ class Velocity:
 
     Attributes:
         model: "base", "residual" or the folder of a run.
-        times: moments to show, in [0, 1]; the nearest solver steps are taken.
+        times: times to show, in [0, 1]; the nearest solver steps are taken.
         steps: solver steps.
         method: solver.
         seed: of the noise.
@@ -143,70 +220,54 @@ class Velocity:
     def run(self) -> str:
         from fm_core.plotting import plot_trajectory
 
-        trajectory = _draw(self.model, 1, self.steps, self.method, self.seed, self.device)
-        _folder_of(self.out)
+        trajectory = _trajectory(self.model, 1, self.steps, self.method, self.seed, self.device)
         figure = plot_trajectory(trajectory, times=list(self.times), factor=self.factor)
-        figure.savefig(self.out, dpi=150, bbox_inches="tight")
+        figure.savefig(_folder_made(self.out), dpi=150, bbox_inches="tight")
         return f"velocity of {self.model}, {self.method}, NFE {trajectory.nfe}: {self.out}"
 
 
-@dataclass(frozen=True)
-class Train(TrainConfig):
-    __doc__ = (
-        "Train a network, or go on with a training that was interrupted.\n\n"
-        + ((TrainConfig.__doc__ or "").split("\n\n", 1)[1])
-    )
-
-    def run(self) -> str:
-        from fm_core.training import train
-
-        result = train(self)
-        return (
-            f"{self.model}: validation loss {result.validation_loss:.4f} after {result.images:,} images and "
-            f"{result.seconds:,.0f} s; network in {result.folder}"
-            + (f", MLflow run {result.run_id}" if result.run_id else "")
-        )
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and print one line about what it wrote; mistakes end with a message and exit code 2."""
-    import sys
-
-    import tyro
-
+    """Run one command and print one line about what it wrote; a mistake ends with one line and exit code 2."""
+    try:
+        import tyro
+    except ImportError as error:
+        raise missing_extra("The command line", "cli") from error
     commands = {"train": Train, "sample": Sample, "gif": Gif, "velocity": Velocity}
     try:
         print(tyro.extras.subcommand_cli_from_dict(commands, prog="python -m fm_core", args=arguments).run())
-    except (CheckpointError, FileNotFoundError, ValueError) as error:
+    except (CheckpointError, FileNotFoundError, ImportError, ValueError) as error:
         print(f"python -m fm_core: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _load(model: str, device: str) -> UNet:
+def _network(model: str, device: str) -> UNet:
     if model in MODELS:
         return load_pretrained(model, resolve_device(device))
     if not (Path(model) / "config.json").is_file():
         raise FileNotFoundError(
-            f"model={model!r} is neither a published network ({', '.join(MODELS)}) nor a folder with config.json and "
-            "model.safetensors, which `python -m fm_core train --out FOLDER` writes."
+            f"model: expected one of {', '.join(MODELS)} or the folder of a run with config.json and "
+            f"model.safetensors, got {model!r}. `python -m fm_core train --out FOLDER` writes one."
         )
     return load_model(model, resolve_device(device))
 
 
-def _draw(model: str, digits: int, steps: int, method: str, seed: int, device: str, *, keep: bool = True) -> Trajectory:
-    """Digits from the same noise on every device."""
-    network = _load(model, device)
-    noise = torch.randn(digits, network.channels, 28, 28, generator=torch.Generator().manual_seed(seed))
-    return solve(network, noise.to(resolve_device(device)), uniform_grid(steps), method=method, keep=keep)
+def _noise(digits: int, seed: int, device: str) -> torch.Tensor:
+    return draw_noise((digits, 1, 28, 28), seed, resolve_device(device))
+
+
+def _trajectory(model: str, digits: int, steps: int, method: str, seed: int, device: str) -> Trajectory:
+    noise = _noise(digits, seed, device)
+    return solve(_network(model, device), noise, uniform_grid(steps), method=method)
 
 
 def _title(model: str) -> str:
     return f"{model.capitalize()} U-Net" if model in MODELS else Path(model).name
 
 
-def _folder_of(path: Path) -> None:
+def _folder_made(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Weights and training states on disk: safetensors and JSON only, written atomically, checked when read.
+"""Weights and checkpoints on disk: safetensors and JSON, written atomically, checked when read.
 
-Opening a safetensors file never runs code, unlike a pickle. A training checkpoint is one file: tensors under prefixes
-(``model.``, ``ema.``, ``optimizer.``, ``random.``) and one JSON text with everything else. One file, because then a
-rename replaces the old checkpoint in one step, and an interruption leaves either the old one or the new one.
+Opening a safetensors file never runs code, unlike a pickle. A checkpoint is one file, tensors under the prefixes
+``model.``, ``ema.``, ``optimizer.`` and ``random.`` and one JSON text in its metadata, so that one rename replaces it.
 """
 
 from __future__ import annotations
@@ -10,31 +9,36 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
-from importlib.resources import as_file, files
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
+from fm_core._checks import check_choice
 from fm_core.models import MODELS, UNet, build_model
 
 __all__ = [
     "CheckpointError",
+    "describe",
     "load_checkpoint",
     "load_model",
     "load_pretrained",
+    "load_weights",
+    "model_card",
     "pretrained_card",
+    "pretrained_folder",
     "pretrained_history",
     "save_checkpoint",
     "save_model",
     "write_atomically",
 ]
 
-FORMAT = "fm_core.checkpoint.1"
+FORMAT = "fm_core.checkpoint.2"
+ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 class CheckpointError(ValueError):
@@ -46,7 +50,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 
     Args:
         path: file; its folder is made if missing.
-        content: what it shall hold.
+        content: of the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,8 +80,8 @@ def save_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Tensor],
     broken = [name for name, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]
     if broken:
         raise CheckpointError(
-            f"{path} was not written: {len(broken)} tensors hold NaN or infinity, the first is {broken[0]!r}. "
-            "The last good checkpoint is untouched; resume from it with a smaller learning rate."
+            f"{path}: expected finite tensors, got NaN or infinity in {len(broken)}, the first is {broken[0]!r}. Nothing "
+            "was written and the last checkpoint is untouched. Resume from it with a smaller learning rate."
         )
     text = json.dumps(state)
     metadata = {"format": FORMAT, "sha256": _digest(tensors, text), "state": text}
@@ -101,135 +105,172 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
     tensors, metadata = _read(path)
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} is a safetensors file but no checkpoint of fm_core (format {metadata.get('format')!r}, expected "
-            f"{FORMAT!r}). It is left untouched; give training another folder with out=...."
+            f"{path}: expected format {FORMAT!r}, got {metadata.get('format')!r}. It is left untouched. Give train() "
+            "another folder with out=...."
         )
     if _digest(tensors, metadata.get("state", "")) != metadata.get("sha256"):
         raise CheckpointError(
-            f"{path} is damaged: its content does not match its SHA-256. It is left untouched; delete it or give "
-            "training another folder with out=...."
+            f"{path}: expected content that matches its SHA-256, got a damaged file. It is left untouched. Delete it or "
+            "give train() another folder with out=...."
         )
     return tensors, json.loads(metadata["state"])
 
 
-def save_model(folder: str | os.PathLike[str], model: UNet, *, half: bool = False, **facts: Any) -> Path:
+def describe(model: nn.Module) -> dict[str, Any]:
+    """Name and arguments of a model, JSON-ready: what a checkpoint compares and what builds a package's network again.
+
+    Returns:
+        ``{"model": name, "arguments": model.config}``; for a model without ``config``, the shapes of its parameters.
+    """
+    name = next((key for key, kind in MODELS.items() if type(model) is kind), type(model).__name__)
+    shapes = {key: list(t.shape) for key, t in model.state_dict().items()}
+    return {"model": name, "arguments": getattr(model, "config", shapes)}
+
+
+def save_model(folder: str | os.PathLike[str], model: nn.Module, *, half: bool = False, **facts: Any) -> Path:
     """Write a network as ``model.safetensors`` and ``config.json``.
 
     Args:
-        folder: where; made if missing.
-        model: a network of this package, or a UNet with a ``config`` that builds it again.
-        half: store float16, half the size.
-        facts: JSON-ready facts about the training, kept in ``config.json`` under ``training``.
+        folder: made if missing.
+        model: any module.
+        half: store float16.
+        facts: JSON-ready facts about the training run, kept in ``config.json`` under ``training``.
 
     Returns:
         The folder.
     """
-    folder = Path(folder)
-    name = next((key for key, kind in MODELS.items() if type(model) is kind), type(model).__name__)
-    if not (isinstance(model, UNet) and hasattr(model, "config")):
-        raise ValueError(f"model is a {type(model).__name__}; save_model takes {' or '.join(MODELS)} networks.")
-    dtype = torch.float16 if half else torch.float32
-    weights = {key: t.detach().to("cpu", dtype).contiguous() for key, t in model.state_dict().items()}
-    content = save(weights, {"format": "pt"})
-    config = {"name": name, "model": model.config, "sha256": hashlib.sha256(content).hexdigest(), "training": facts}
+    folder, dtype = Path(folder), torch.float16 if half else torch.float32
+    weights = {
+        key: t.detach().to("cpu", dtype if t.is_floating_point() else t.dtype).contiguous()
+        for key, t in model.state_dict().items()
+    }
+    content, described = save(weights, {"format": "pt"}), describe(model)
+    config = {
+        "name": described["model"],
+        "model": described["arguments"],
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "training": facts,
+    }
     write_atomically(folder / "model.safetensors", content)
     write_atomically(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
     return folder
 
 
 def load_model(
-    folder: str | os.PathLike[str], device: str | torch.device = "cpu", *, build: Callable[..., UNet] = build_model
-) -> UNet:
+    folder: str | os.PathLike[str], device: str | torch.device = "cpu", *, model: ModelT | None = None
+) -> UNet | ModelT:
     """Read a network written by :func:`save_model`, in evaluation mode and float32.
 
     Args:
         folder: holds ``model.safetensors`` and ``config.json``.
-        device: where the network lives.
-        build: makes the network from the name and the ``config`` that were saved; for networks of one's own.
+        device: where the network goes.
+        model: takes the weights; needed for a network of your own. Left out, ``config.json`` says which network of this
+            package is built.
 
     Raises:
         FileNotFoundError: a file is missing.
         CheckpointError: the weights do not match the hash in ``config.json``, or do not fit the network.
     """
     folder = Path(folder)
-    config = json.loads((folder / "config.json").read_text())
-    file = folder / "model.safetensors"
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    if digest != config["sha256"]:
+    config, tensors = model_card(folder), load_weights(folder, "model.safetensors")
+    if model is None and config["name"] not in MODELS:
         raise CheckpointError(
-            f"{file} has SHA-256 {digest[:12]}..., but config.json names {config['sha256'][:12]}...: the file is "
-            "damaged or not the one that belongs here. Fetch the folder again."
+            f"{folder}: expected one of {', '.join(MODELS)}, got {config['name']!r}. Pass the network that takes the "
+            "weights, load_model(folder, model=...)."
         )
-    tensors, _ = _read(file)
-    model = build(config["name"], **config["model"])
+    network = build_model(config["name"], **config["model"]) if model is None else model
     try:
-        model.load_state_dict({key: t.float() for key, t in tensors.items()})
+        network.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in tensors.items()})
     except RuntimeError as error:
-        raise CheckpointError(f"{file} does not fit the network that config.json names: {error}") from error
-    return model.to(device, memory_format=torch.channels_last).eval()
+        raise CheckpointError(f"{folder}: expected weights of a {type(network).__name__}, got others: {error}") from error
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  (torch's stub lacks this form)
+    return network.eval()
+
+
+def model_card(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """``config.json`` of a folder that :func:`save_model` wrote: name, arguments, hash and facts about training.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: a damaged file.
+    """
+    file = Path(folder) / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: expected a folder written by save_model, got no such file.")
+    try:
+        card = json.loads(file.read_text(encoding="utf-8-sig"))
+        if not isinstance(card["sha256"], str | dict):
+            raise TypeError("sha256 is no text")
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{file}: expected JSON with the entry sha256, got a damaged file ({error!r}). Copy it again from where the "
+            "network was saved, or reinstall fm-core if the file belongs to the package."
+        ) from error
+    return card
+
+
+def load_weights(folder: str | os.PathLike[str], name: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, once its SHA-256 is the one in ``config.json``.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        CheckpointError: a damaged file or another hash.
+    """
+    file, expected = Path(folder) / name, model_card(folder)["sha256"]
+    expected = expected[name] if isinstance(expected, dict) else expected
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: expected a file written by save_model, got no such file.")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if digest != expected:
+        raise CheckpointError(
+            f"{file}: expected SHA-256 {expected[:12]}..., got {digest[:12]}...: the file is damaged or another one. "
+            "Copy the folder again, or reinstall fm-core if the file belongs to the package."
+        )
+    return _read(file)[0]
 
 
 def load_pretrained(name: str, device: str | torch.device = "cpu") -> UNet:
-    """One of the two published networks, in evaluation mode.
+    """A published network, in evaluation mode.
 
     Args:
         name: ``"base"`` or ``"residual"``.
-        device: where the network lives.
+        device: where the network goes.
 
     Raises:
         ValueError: unknown name.
 
-    What they were trained on and how is in their model cards, ``fm_core/pretrained/*/README.md``; results stand in the
-    chapter *Residual vs. Base*.
+    Data, recipe and limits are in the model cards, ``fm_core/pretrained/*/README.md``.
     """
-    with as_file(_pretrained(name)) as folder:
-        return load_model(folder, device)
+    return load_model(pretrained_folder(name), device)
 
 
 def pretrained_card(name: str) -> dict[str, Any]:
-    """Facts recorded when a published network was trained: recipe, images seen, seconds, losses, versions.
-
-    Args:
-        name: ``"base"`` or ``"residual"``.
-
-    Raises:
-        ValueError: unknown name.
-    """
-    return json.loads(_pretrained(name).joinpath("config.json").read_text())
+    """:func:`model_card` of a published network, ``"base"`` or ``"residual"``."""
+    return model_card(pretrained_folder(name))
 
 
 def pretrained_history(name: str) -> dict[str, dict[str, list[float]]]:
-    """The curves that MLflow recorded while a published network was trained.
-
-    Args:
-        name: ``"base"`` or ``"residual"``.
-
-    Returns:
-        ``{curve: {"step": [...], "value": [...]}}`` for the loss, the validation loss, the gradient norm, the learning
-        rate and the images per second.
-
-    Raises:
-        ValueError: unknown name.
-    """
-    return json.loads(_pretrained(name).joinpath("history.json").read_text())
+    """The curves tracked while a published network was trained, ``{curve: {"step": [...], "value": [...]}}``."""
+    return json.loads((pretrained_folder(name) / "history.json").read_text(encoding="utf-8"))
 
 
-def _pretrained(name: str) -> Any:
-    if name not in MODELS:
-        raise ValueError(f"name={name!r}: the published networks are {', '.join(map(repr, MODELS))}.")
-    return files("fm_core").joinpath("pretrained").joinpath(name)
+def pretrained_folder(name: str) -> Path:
+    """Folder of a published network; ValueError for an unknown name."""
+    check_choice("name", name, MODELS)
+    return Path(__file__).parent / "pretrained" / name
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata; nothing keeps the file mapped, so that it can be replaced on Windows."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; nothing was loaded.")
+        raise FileNotFoundError(f"{path}: expected a safetensors file, got no such file.")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
         raise CheckpointError(
-            f"{path} is not a readable safetensors file ({error}). It is left untouched; delete it or give another "
-            "path."
+            f"{path}: expected a readable safetensors file, got {error}. It is left untouched. Delete it or give "
+            "another path."
         ) from error
 
 

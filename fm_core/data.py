@@ -1,8 +1,6 @@
-"""Where x_1 comes from: MNIST through torchvision, a bundled sample of it, and two-dimensional toy sets.
+"""Data x_1: MNIST through torchvision, a bundled sample of it, and two-dimensional toy sets.
 
-All images live whole on one device as float32 in [-1, 1], so that training never touches Python per image: 60,000
-digits take 188 MB. :func:`load_mnist` gives the real thing or says how to get it; :func:`load_digits`, which the
-chapters use, falls back to the bundled 5,000 digits and prints one line that says so.
+Images are one float32 tensor in [-1, 1] on one device; 60,000 digits take 188 MB.
 """
 
 from __future__ import annotations
@@ -20,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fm_core._checks import check_choice
+from fm_core.environment import resolve_device
+
 __all__ = [
-    "TOY_SETS",
     "Digits",
-    "default_root",
     "dequantize",
     "fingerprint",
     "load_digits",
@@ -32,7 +31,7 @@ __all__ = [
     "toy_2d",
 ]
 
-SPLITS = {"train": "training", "test": "test"}  # how a sentence calls them
+SPLITS = {"train": "training", "test": "test"}  # split: its name in a sentence
 TOY_SETS = ("eight_gaussians", "two_moons", "checkerboard")
 DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer before a download counts as impossible
 
@@ -55,7 +54,7 @@ class Digits:
         return len(self.images)
 
 
-def default_root() -> Path:
+def _default_root() -> Path:
     """Folder that holds ``MNIST/raw``: ``$FM_DATA`` if set, else ``~/.cache/fm_core`` (``$XDG_CACHE_HOME`` counts)."""
     if os.environ.get("FM_DATA"):
         return Path(os.environ["FM_DATA"]).expanduser()
@@ -72,7 +71,7 @@ def load_mnist(
     """MNIST, 60,000 training or 10,000 test digits, read by ``torchvision.datasets.MNIST``.
 
     Args:
-        root: folder that holds ``MNIST/raw``; :func:`default_root` if left out.
+        root: folder that holds ``MNIST/raw``; ``$FM_DATA`` or ``~/.cache/fm_core`` if left out.
         split: ``"train"`` or ``"test"``.
         download: fetch the files into ``root`` if they are not there.
         device: where the tensors live.
@@ -83,12 +82,12 @@ def load_mnist(
 
     Source: LeCun et al. 1998. Explained in the chapter *Training and tracking*.
     """
-    _check_split(split)
+    check_choice("split", split, SPLITS)
     from torchvision.datasets import MNIST  # slow to import, and only needed here
 
-    folder = Path(root).expanduser() if root is not None else default_root()
+    folder = Path(root).expanduser() if root is not None else _default_root()
     timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torchvision sets none: without it a silent network hangs for ever
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torchvision sets none: without it a silent network hangs indefinitely
     try:
         mnist = MNIST(folder, train=split == "train", download=download)
     except (RuntimeError, OSError) as error:
@@ -116,7 +115,7 @@ def load_sample(split: str = "train", *, device: str | torch.device = "cpu") -> 
     Raises:
         ValueError: another split.
     """
-    _check_split(split)
+    check_choice("split", split, SPLITS)
     with files("fm_core").joinpath("assets/mnist_sample.npz").open("rb") as file, np.load(file) as arrays:
         images, labels = arrays["images"], arrays["labels"]  # (5000, 28, 28) uint8 sorted by class; (5000,)
     in_test = np.arange(len(labels)) % 500 >= 450
@@ -128,7 +127,7 @@ def load_sample(split: str = "train", *, device: str | torch.device = "cpu") -> 
 def load_digits(
     split: str = "train", *, root: str | os.PathLike[str] | None = None, device: str | torch.device = "cpu"
 ) -> Digits:
-    """MNIST if it is at hand or can be downloaded, else the bundled sample; prints one line that says which.
+    """MNIST if it is there or can be downloaded, else the bundled sample; prints one line that says which.
 
     Args:
         split: ``"train"`` or ``"test"``.
@@ -143,7 +142,7 @@ def load_digits(
         print(f"Data: {digits.source}.")
     except FileNotFoundError:
         digits = load_sample(split, device=device)
-        print(f"Data: {digits.source} (MNIST itself is not at hand; load_mnist() says how to get it).")
+        print(f"Data: {digits.source} (MNIST itself is not available; load_mnist() says how to get it).")
     return digits
 
 
@@ -166,7 +165,7 @@ def dequantize(images: Tensor, generator: torch.Generator | None = None) -> Tens
     """
     if images.numel() and (images.min() < -1 or images.max() > 1):
         low, high = float(images.min()), float(images.max())
-        raise ValueError(f"images span [{low:g}, {high:g}]; dequantize takes [-1, 1]. Use pixels / 127.5 - 1.")
+        raise ValueError(f"images: expected values in [-1, 1], got [{low:g}, {high:g}]. Use pixels / 127.5 - 1.")
     level = ((images + 1) * 127.5).round()
     u = torch.rand(images.shape, generator=generator, device=images.device, dtype=images.dtype)
     return ((level + u) / 128 - 1).clamp(max=1 - 2**-12)  # float rounding must not reach 1
@@ -188,8 +187,7 @@ def toy_2d(name: str, n: int, *, generator: torch.Generator | None = None) -> Te
     Raises:
         ValueError: unknown name.
     """
-    if name not in TOY_SETS:
-        raise ValueError(f"name={name!r}: the toy sets are {', '.join(map(repr, TOY_SETS))}.")
+    check_choice("name", name, TOY_SETS)
     rand = {"generator": generator}
     if name == "eight_gaussians":
         angle = torch.randint(8, (n,), **rand) * (math.pi / 4)
@@ -222,10 +220,6 @@ def fingerprint(images: Tensor) -> str:
 
 
 def _digits(pixels: Tensor, labels: Tensor, source: str, device: Any) -> Digits:
+    device = resolve_device(device)
     images = pixels.to(device)[:, None].float().div_(127.5).sub_(1)  # (N, 1, 28, 28)
     return Digits(images, labels.to(device, torch.int64), source)
-
-
-def _check_split(split: str) -> None:
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r}: choose 'train' or 'test'.")

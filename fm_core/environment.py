@@ -1,4 +1,4 @@
-"""What a number was made with: commit, versions, device. Recorded beside every run and every published result."""
+"""Device and provenance: what computed a result, recorded beside every run and every published number."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PACKAGES = ("fm-core", "torch", "torchvision", "numpy")
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """The device to compute on; ``"auto"`` takes a CUDA GPU, then Apple's, then the CPU.
+    """The device to compute on.
 
     Args:
-        device: ``"auto"`` or anything that ``torch.device`` takes.
+        device: ``"auto"`` (a CUDA GPU, else Apple's, else the CPU) or anything that ``torch.device`` takes.
     """
     if device != "auto":
         return torch.device(device)
@@ -29,7 +29,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """A readable name of a device, such as ``"cpu (Intel(R) Xeon(R) Processor, 2 threads)"``."""
+    """Name of a device, such as ``"cpu (Intel(R) Xeon(R) Processor, 2 threads)"``."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
@@ -37,13 +37,13 @@ def device_name(device: torch.device) -> str:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        lines = info.read_text().splitlines()
+        lines = info.read_text(encoding="utf-8").splitlines()
         model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
     return f"cpu ({model}, {torch.get_num_threads()} threads)"
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout this package runs from, with ``-dirty`` where files differ; None without git."""
+    """Commit of the checkout this package runs from, ``-dirty`` if files differ; None without git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
@@ -52,7 +52,7 @@ def git_commit() -> str | None:
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """Commit, versions and device as a JSON-ready dictionary."""
+    """Commit, versions and device, JSON-ready."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -25,7 +25,7 @@ import math
 import torch
 from torch import Tensor
 
-from fm_core.paths import expand_time
+from fm_core.paths import batch_times, check_times
 
 __all__ = ["ExactVelocity", "GaussianVelocity"]
 
@@ -114,7 +114,7 @@ class ExactVelocity:
                 "first must agree."
             )
         y = x.reshape(len(x), -1).to(torch.promote_types(x.dtype, torch.float32))
-        s = _checked_time(t, y)
+        s = check_times(batch_times(t, y))[:, None]
         delta = math.sqrt(torch.finfo(y.dtype).eps)
         if self.std < delta:
             s = s.clamp(max=1 - delta)
@@ -224,13 +224,13 @@ class GaussianVelocity:
     def divergence(self, t: Tensor | float) -> Tensor:
         """``∇·v*`` at time t, the same at every x because the field is affine; a scalar, or ``(B,)`` for such a t."""
         t = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else torch.float64)
-        s = _checked_time(t, t.new_empty((max(1, t.numel()), 1)))
+        s = check_times(t).reshape(-1, 1)
         return _slope(self._values.to(s), s).sum(dim=1).reshape(t.shape)
 
     def _at(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if x.ndim != 2 or x.shape[1] != len(self.mean):
             raise ValueError(f"x has shape {tuple(x.shape)} and mean has shape ({len(self.mean)},); x must be (B, D).")
-        return _checked_time(t, x), self.mean.to(x), self._values.to(x), self._vectors.to(x)
+        return check_times(batch_times(t, x))[:, None], self.mean.to(x), self._values.to(x), self._vectors.to(x)
 
 
 def _spread(values: Tensor, s: Tensor) -> Tensor:
@@ -239,12 +239,3 @@ def _spread(values: Tensor, s: Tensor) -> Tensor:
 
 def _slope(values: Tensor, s: Tensor) -> Tensor:
     return (s * values - (1 - s)) / _spread(values, s)  # eigenvalues of the velocity's matrix
-
-
-def _checked_time(t: Tensor | float, x: Tensor) -> Tensor:
-    """Times in the precision and on the device of ``x``, (B or 1, 1); refused where they leave [0, 1]."""
-    t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=x.dtype, device="cpu")
-    s = expand_time(t, x)
-    if t.device.type == "cpu" and not bool(((t >= 0) & (t <= 1)).all()):  # on a GPU the look would stall the stream
-        raise ValueError(f"t spans [{float(t.min()):g}, {float(t.max()):g}]; times run from 0 (noise) to 1 (data).")
-    return s.to(x)

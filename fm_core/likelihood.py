@@ -1,42 +1,31 @@
-"""How likely a flow makes an image: the instantaneous change of variables, solved backwards from data to noise.
+"""Log-density of a flow by the instantaneous change of variables, and bits per dimension of images.
 
-Along a path of the flow the density thins out where the velocity spreads, ``d log p_t(x(t)) / dt = -∇·v(x(t), t)``,
-so one ODE with one more number per sample gives the exact log-density of any velocity field, whatever trained it:
+``log p_1(x_1) = log N(x(0); 0, I) - ∫_0^1 ∇·v(x(t), t) dt`` along the solution that ends in x_1: one ODE for the state
+and the divergence together. The divergence is exact (one vector-Jacobian product per dimension) or Hutchinson's
+estimate; its probes are fixed along a trajectory.
 
-``log p_1(x_1) = log N(x(0); 0, I) - ∫_0^1 ∇·v(x(t), t) dt``
-
-Four decisions:
-
-- :func:`fm_core.solve` integrates state and divergences together, so every method and tolerance of the book is there.
-- The divergence is exact (one vector-Jacobian product per dimension), or Hutchinson's estimate (one per probe). Probes
-  stay the same along a path, which makes the estimate a smooth ODE and, to the solver's error, unbiased.
-- Several probes tell how far they scatter: each sample comes with the standard error that is due to them.
-- An image has 256 levels and no density. Spread evenly over its bins (:func:`fm_core.dequantize`), its density bounds
-  the probability of the levels from below. The pixel ``y = (k + u) / 128 - 1`` moves by 1/128 from level to level, so
-  a density over y times ``(1/128)^D`` is one over k + u, and every pixel costs seven bits more. The bins fill [-1, 1)
-  without gaps; what a network puts outside is lost to it. Note that a network trained on the bare levels ``k / 127.5 -
-  1`` has never seen a value within a bin: its levels sit at the fraction k / 255 of their bins, paper at the lower
-  edge and ink at the upper one.
+An image has 256 levels and no density. Dequantised uniformly (:func:`fm_core.dequantize`), its density bounds the
+probability of the levels from below. The pixel ``y = (k + u) / 128 - 1`` moves by 1/128 from level to level, which adds
+seven bits per dimension.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from fm_core._checks import check_choice, check_count
 from fm_core.data import dequantize
-from fm_core.solvers import Tableau, Velocity, evaluate, solve
+from fm_core.solvers import Tableau, Times, Velocity, evaluate, integrate
 
 __all__ = ["BitsPerDimension", "LogDensity", "bits_per_dimension", "divergence", "log_density"]
 
 BITS = math.log2(128)  # a pixel of p(y) in bits of p(k + u)
-PROBES = ("rademacher", "gaussian")
+PROBE_KINDS = ("rademacher", "gaussian")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,16 +85,15 @@ def divergence(velocity: Velocity, x: Tensor, t: Tensor, probes: Tensor | None =
     """
     if probes is not None and (probes.ndim != x.ndim + 1 or probes.shape[1:] != x.shape):
         raise ValueError(
-            f"probes has shape {tuple(probes.shape)} for states of shape {tuple(x.shape)}; it must be (P, B, ...), "
-            "one random vector per probe and sample."
+            f"probes: expected shape (P, B, ...) for x of shape {tuple(x.shape)}, got {tuple(probes.shape)}."
         )
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         v = evaluate(velocity, x, t)
     if not v.requires_grad:
         raise ValueError(
-            "velocity(x, t) does not depend on x as far as autograd can see, so it has no divergence. Take no_grad(), "
-            "detach() and inference mode out of it."
+            "velocity(x, t): expected a value that autograd can differentiate in x, got one without graph. Remove "
+            "no_grad(), detach() and inference mode from it."
         )
 
     def pulled(vector: Tensor) -> Tensor:  # vᵀ J, (B, ...)
@@ -125,7 +113,7 @@ def divergence(velocity: Velocity, x: Tensor, t: Tensor, probes: Tensor | None =
 def log_density(
     velocity: Velocity,
     x: Tensor,
-    t: Tensor | np.ndarray | Sequence[float] = (0.0, 1.0),
+    t: Times = (0.0, 1.0),
     *,
     probes: int | None = None,
     kind: str = "rademacher",
@@ -163,10 +151,10 @@ def log_density(
     """
     times = torch.as_tensor(t, dtype=torch.float64, device="cpu").flatten()
     if len(times) < 2 or times[0] != 0 or not bool((times.diff() > 0).all()):
-        raise ValueError(f"t={t}: give the times of a sampler, rising from 0 (noise), as uniform_grid(n) makes them.")
+        raise ValueError(f"t: expected times that rise from 0 (noise), as uniform_grid(n) makes them, got {t}.")
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"x is {got}; samples are a floating-point tensor. Cast them, for example x.float().")
+        raise ValueError(f"x: expected a floating-point tensor, got {got}. Cast it, for example x.float().")
     noise = None if probes is None else _probes(x, probes, kind, generator)
     dimension = math.prod(x.shape[1:])
     width = 1 if noise is None else len(noise)
@@ -176,20 +164,19 @@ def log_density(
         return torch.cat([v.flatten(1), spread.T], dim=1)
 
     start = torch.cat([x.detach().flatten(1), x.new_zeros(len(x), width)], dim=1)
-    options = {"method": method, "rtol": rtol, "atol": atol, "keep": False, "progress": progress}
-    path = solve(augmented, start, times.flip(0), **options)
-    x_0, gathered = path.x[-1].split([dimension, width], dim=1)  # gathered: ∫_1^0 ∇·v dt = -∫_0^1 ∇·v dt
+    end, nfe = integrate(augmented, start, times.flip(0), method=method, rtol=rtol, atol=atol, progress=progress)
+    x_0, gathered = end.split([dimension, width], dim=1)  # gathered: ∫_1^0 ∇·v dt = -∫_0^1 ∇·v dt
     normal = -(x_0.square().sum(dim=1) + dimension * math.log(2 * math.pi)) / 2
     error = torch.zeros_like(normal)
     if noise is not None:
         error = gathered.std(dim=1) / width**0.5 if width > 1 else error.fill_(math.nan)
-    return LogDensity(normal + gathered.mean(dim=1), error, x_0.reshape(x.shape), path.nfe)
+    return LogDensity(normal + gathered.mean(dim=1), error, x_0.reshape(x.shape), nfe)
 
 
 def bits_per_dimension(
     velocity: Velocity,
     images: Tensor,
-    t: Tensor | np.ndarray | Sequence[float] = (0.0, 1.0),
+    t: Times = (0.0, 1.0),
     *,
     draws: int = 1,
     probes: int | None = 1,
@@ -217,8 +204,7 @@ def bits_per_dimension(
 
     Source: Theis, van den Oord, Bethge 2016, section 3.1. Explained in the chapter *How likely is a digit?*.
     """
-    if draws < 1:
-        raise ValueError(f"draws={draws}: spread each image over its bin at least once.")
+    check_count("draws", draws)
     nats_to_bits = 1 / (math.prod(images.shape[1:]) * math.log(2))
     found = [
         log_density(velocity, dequantize(images, generator), t, probes=probes, generator=generator, **options)
@@ -231,10 +217,8 @@ def bits_per_dimension(
 
 def _probes(x: Tensor, count: int, kind: str, generator: torch.Generator | None) -> Tensor:
     """Random vectors with uncorrelated entries of variance 1, ``(P, B, ...)``."""
-    if count < 1:
-        raise ValueError(f"probes={count}: at least one, or None for the exact trace.")
-    if kind not in PROBES:
-        raise ValueError(f"kind={kind!r}: choose {' or '.join(map(repr, PROBES))}.")
+    check_count("probes", count)
+    check_choice("kind", kind, PROBE_KINDS)
     options = {"generator": generator, "device": x.device}
     if kind == "gaussian":
         return torch.randn(count, *x.shape, dtype=x.dtype, **options)

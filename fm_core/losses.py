@@ -1,8 +1,4 @@
-"""The flow-matching loss: regress the network on the velocity of straight conditional paths.
-
-One function serves training, validation and the chapters. It draws what it is not given, so that validation can pass
-fixed noise and times and compare like with like.
-"""
+"""The flow-matching loss, and the validation loss: the same on fixed draws of noise and time."""
 
 from __future__ import annotations
 
@@ -11,11 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fm_core.paths import Coupling, independent_coupling, straight_path
+from fm_core._checks import check_choice
+from fm_core.paths import Coupling, interpolate, straight_path
 
-__all__ = ["flow_matching_loss"]
+__all__ = ["flow_matching_loss", "validation_loss"]
 
-REDUCTIONS = ("mean", "none")
+VALIDATION_SEED = 1234
 
 
 def flow_matching_loss(
@@ -24,46 +21,68 @@ def flow_matching_loss(
     *,
     x_0: Tensor | None = None,
     t: Tensor | None = None,
-    coupling: Coupling = independent_coupling,
+    coupling: Coupling | None = None,
     generator: torch.Generator | None = None,
     reduction: str = "mean",
 ) -> Tensor:
     """Conditional flow-matching loss.
 
-    ``L = E ‖v_θ(x_t, t) - (x_1 - x_0)‖² / D`` with ``t ~ U[0, 1]``, ``x_0 ~ N(0, I)`` and D numbers per item, so that
-    losses of different image sizes compare.
+    ``L = E ‖v_θ(x_t, t) - (x_1 - x_0)‖² / D`` with ``t ~ U[0, 1]``, ``x_0 ~ N(0, I)`` and D numbers per item
 
     Args:
         velocity: network or any callable ``velocity(x, t)``.
         x_1: data, ``(B, ...)``, float.
         x_0: noise, same shape; drawn if left out.
         t: times in [0, 1], ``(B,)``; drawn if left out.
-        coupling: pairs noise with data before the path is taken.
+        coupling: pairs noise with data before the path is taken; independent pairs if left out.
         generator: random numbers for what is drawn, on the device of ``x_1``.
-        reduction: ``"mean"`` for one number, ``"none"`` for one number per item, ``(B,)``.
+        reduction: ``"mean"``, or ``"none"`` for one number per item, ``(B,)``.
 
     Returns:
-        Loss in squared grey levels of [-1, 1] per squared unit of time. It does not fall to zero: many pairs pass
-        through the same ``x_t``, and their velocities differ.
+        Loss in squared units of ``x`` per squared unit of time. Its minimum is the irreducible loss, not zero: many
+        pairs pass through the same ``x_t`` with different velocities.
 
     Raises:
-        ValueError: unknown reduction, shapes that do not fit, or a velocity of another shape than ``x_1``.
+        ValueError: unknown reduction, shapes that do not match, or a velocity of another shape than ``x_1``.
 
-    Source: Lipman et al. 2023, equation 9 (conditional flow matching) with the path of equation 20 at σ_min = 0.
-    Explained in the chapter *The flow-matching objective*; used in *Training and tracking*.
+    Source: Lipman et al. 2023, equation 9 with the path of equation 20 at σ_min = 0. Explained in the chapter *The
+    flow-matching objective*.
     """
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction={reduction!r}: choose 'mean' or 'none'.")
+    check_choice("reduction", reduction, ("mean", "none"))
     if x_0 is None:
         x_0 = torch.randn(x_1.shape, generator=generator, device=x_1.device, dtype=x_1.dtype)
-    if t is None:
-        t = torch.rand(len(x_1), generator=generator, device=x_1.device, dtype=x_1.dtype)
-    path = straight_path(*coupling(x_0, x_1), t)
+    drawn = torch.rand(len(x_1), generator=generator, device=x_1.device, dtype=x_1.dtype) if t is None else None
+    if coupling is not None:
+        x_0, x_1 = coupling(x_0, x_1)
+    path = straight_path(x_0, x_1, t) if t is not None else interpolate(x_0, x_1, drawn)
     v = velocity(path.x_t, path.t)
     if v.shape != path.dx_t.shape:
         raise ValueError(
-            f"velocity(x, t) gave shape {tuple(v.shape)} for x of shape {tuple(path.x_t.shape)}; a velocity has the "
-            "shape of its state."
+            f"velocity(x, t): expected the shape of x, {tuple(path.x_t.shape)}, got {tuple(v.shape)}."
         )
-    error = (v - path.dx_t).square()  # under autocast v is bf16 and dx_t float32: the difference is float32
+    error = (v - path.dx_t).square()  # under autocast v is bfloat16 and dx_t float32: the difference is float32
     return error.mean() if reduction == "mean" else error.flatten(1).mean(dim=1)
+
+
+@torch.no_grad()
+def validation_loss(
+    velocity: Callable[[Tensor, Tensor], Tensor], x_1: Tensor, *, batch_size: int = 256, seed: int = VALIDATION_SEED
+) -> float:
+    """Flow-matching loss on fixed draws: one noise and one time per item, the same for every network and device.
+
+    Times are spread evenly over [0, 1], which has less variance than random times.
+
+    Args:
+        velocity: network or any callable ``velocity(x, t)``.
+        x_1: held-out data, ``(N, ...)``.
+        batch_size: items per forward pass.
+        seed: of noise and order of the times.
+    """
+    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same draws on every device
+    x_0 = torch.randn(x_1.shape, generator=generator).to(x_1.device)
+    order = torch.randperm(len(x_1), generator=generator)
+    t = ((order + 0.5) / len(x_1)).to(x_1)
+    total = torch.zeros((), device=x_1.device)
+    for data, noise, time in zip(*(a.split(batch_size) for a in (x_1, x_0, t)), strict=True):
+        total += flow_matching_loss(velocity, data, x_0=noise, t=time, reduction="none").sum()
+    return total.item() / len(x_1)

@@ -1,18 +1,17 @@
-"""The straight path from noise to data, and couplings that say which noise meets which data.
+"""The straight path from noise to data, ``x_t = (1 - t) x_0 + t x_1``, and couplings of noise and data.
 
-Only the straight path is here: ``x_t = (1 - t) x_0 + t x_1``, whose velocity ``x_1 - x_0`` does not depend on t. A
-coupling is any function ``(x_0, x_1) -> (x_0, x_1)`` that pairs the two batches anew.
+A coupling is any function ``(x_0, x_1) -> (x_0, x_1)`` that pairs the two batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Coupling", "PathSample", "expand_time", "independent_coupling", "straight_path"]
+__all__ = ["Coupling", "PathSample", "batch_times", "check_times", "draw_noise", "expand_as", "straight_path"]
 
 Coupling = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -25,8 +24,8 @@ class PathSample:
         t: times, ``(B,)``, in [0, 1].
         x_0: noise, ``(B, ...)``.
         x_1: data, ``(B, ...)``.
-        x_t: the points, ``(B, ...)``.
-        dx_t: conditional velocity ``u_t`` at the points, ``(B, ...)``; what a network is trained to give.
+        x_t: points, ``(B, ...)``.
+        dx_t: conditional velocity ``u_t`` at the points, ``(B, ...)``; the regression target.
     """
 
     t: Tensor
@@ -36,62 +35,80 @@ class PathSample:
     dx_t: Tensor
 
 
-def expand_time(t: Tensor, x: Tensor) -> Tensor:
-    """Times with trailing axes of length one, so that they broadcast over a batch.
-
-    Args:
-        t: ``(B,)`` or a scalar tensor.
-        x: ``(B, ...)``.
-
-    Returns:
-        ``(B, 1, ..., 1)`` or ``(1, 1, ..., 1)``, with as many axes as ``x``.
-
-    Raises:
-        ValueError: a ``t`` that fits no batch of ``x``; the message holds both shapes.
-    """
-    if t.ndim > 1 or (t.ndim == 1 and len(t) not in (1, len(x))):
-        raise ValueError(
-            f"t has shape {tuple(t.shape)} and x has shape {tuple(x.shape)}; t must be a scalar or hold one time per "
-            f"item of the batch, shape ({len(x)},)."
-        )
-    return t.reshape(-1, *[1] * (x.ndim - 1))
-
-
-def straight_path(x_0: Tensor, x_1: Tensor, t: Tensor) -> PathSample:
-    """Points on the straight lines from ``x_0`` to ``x_1``, with the velocity along them.
+def straight_path(x_0: Tensor, x_1: Tensor, t: Tensor | float) -> PathSample:
+    """Points on the straight paths from ``x_0`` to ``x_1`` and the velocity along them.
 
     ``x_t = (1 - t) x_0 + t x_1``, ``u_t = x_1 - x_0``
 
     Args:
         x_0: noise, ``(B, ...)``.
         x_1: data, same shape.
-        t: times in [0, 1], ``(B,)`` or a scalar tensor (then all share it).
+        t: times in [0, 1], ``(B,)`` or a scalar for all.
 
     Raises:
-        ValueError: shapes that do not fit, or a time outside [0, 1].
+        ValueError: shapes that do not match, or a time outside [0, 1].
 
     Source: Lipman et al. 2023, section 4.1, with σ_min = 0; Liu et al. 2023, equation 1. Explained in the chapter *The
-    flow-matching objective*; used in *Training and tracking*.
+    flow-matching objective*.
     """
+    return interpolate(x_0, x_1, check_times(batch_times(t, x_1)))
+
+
+def interpolate(x_0: Tensor, x_1: Tensor, t: Tensor) -> PathSample:
+    """:func:`straight_path` without the check of times, for times that were just drawn, ``(B,)`` or ``(1,)``."""
     if x_0.shape != x_1.shape:
         raise ValueError(
-            f"x_0 has shape {tuple(x_0.shape)} and x_1 has shape {tuple(x_1.shape)}; both ends of a path need the same "
-            "shape. Draw x_0 = torch.randn_like(x_1)."
+            f"x_0: expected the shape of x_1, {tuple(x_1.shape)}, got {tuple(x_0.shape)}. Draw torch.randn_like(x_1)."
         )
-    s = expand_time(t, x_1)
-    if t.device.type == "cpu" and not bool(((t >= 0) & (t <= 1)).all()):  # on a GPU the look would stall the stream
-        raise ValueError(
-            f"t spans [{float(t.min()):g}, {float(t.max()):g}]; times run from 0 (noise) to 1 (data). Draw them with "
-            "torch.rand."
-        )
-    return PathSample(t=t.expand(len(x_1)), x_0=x_0, x_1=x_1, x_t=torch.lerp(x_0, x_1, s.to(x_1)), dx_t=x_1 - x_0)
+    return PathSample(t.expand(len(x_1)), x_0, x_1, torch.lerp(x_0, x_1, expand_as(t, x_1)), x_1 - x_0)
 
 
-def independent_coupling(x_0: Tensor, x_1: Tensor) -> tuple[Tensor, Tensor]:
-    """Leave the two batches as they were drawn: noise and data are independent.
+def draw_noise(shape: Sequence[int], seed: int = 0, device: str | torch.device = "cpu") -> Tensor:
+    """Standard normal noise that is the same on every device: drawn on the CPU from the seed, then moved.
 
     Args:
-        x_0: noise, ``(B, ...)``.
-        x_1: data, ``(B, ...)``.
+        shape: of the noise, such as ``(8, 1, 28, 28)``.
+        seed: of a generator of its own; torch's global random state stays as it is.
+        device: where the noise goes.
     """
-    return x_0, x_1
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device)
+
+
+def batch_times(t: Tensor | float, x: Tensor) -> Tensor:
+    """Times as a tensor, ``(B,)`` or ``(1,)``, in the precision and on the device of ``x``.
+
+    Args:
+        t: a number, a scalar tensor, ``(1,)`` or ``(B,)``.
+        x: states, ``(B, ...)``.
+
+    Raises:
+        ValueError: another shape.
+    """
+    t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    if t.ndim > 1 or (t.ndim == 1 and len(t) not in (1, len(x))):
+        raise ValueError(
+            f"t: expected a scalar or one time per item, shape ({len(x)},), got shape {tuple(t.shape)} for x of shape "
+            f"{tuple(x.shape)}."
+        )
+    return t.reshape(-1)
+
+
+def check_times(t: Tensor) -> Tensor:
+    """``t`` itself; the one check that times lie in [0, 1], the same on every device.
+
+    Paths and exact velocities check what they are given, at the cost of one synchronisation on a GPU. Networks take
+    any finite time, since adaptive solvers of other libraries evaluate a little beyond both ends.
+
+    Raises:
+        ValueError: a time outside [0, 1] or NaN.
+    """
+    if not bool(((t >= 0) & (t <= 1)).all()):
+        raise ValueError(
+            f"t: expected times in [0, 1], 0 is noise and 1 is data, got [{float(t.min()):g}, {float(t.max()):g}]."
+        )
+    return t
+
+
+def expand_as(t: Tensor, x: Tensor) -> Tensor:
+    """Times ``(B,)`` or ``(1,)`` with trailing axes of length one, so that they broadcast over ``x``."""
+    return t.reshape(-1, *[1] * (x.ndim - 1))

@@ -1,39 +1,38 @@
-"""Turn a velocity field into a trajectory: Runge-Kutta tableaux as data, run by one loop.
+"""From a velocity field to a trajectory: Runge-Kutta tableaux as data, one loop, time grids.
 
-A method is a table of numbers (:data:`TABLEAUX`), a time grid is a tensor made by a function, and :func:`solve` is the
-only loop. Three decisions keep its cost at that of the network. Every time the network will be asked for is worked out
-once, in float64 on the CPU, and put on the state's device in one copy, so no step waits for a GPU. A slope is added to
-the stages that need it as soon as it is known and then let go, so no step keeps a list of slopes. States and
-velocities go straight into preallocated tensors.
+Grids are float64 on the CPU: step sizes are differences of neighbouring times and should not carry the rounding of a
+float32 state. The stage times are put on the state's device in one copy, so that no step waits for a GPU.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from fm_core.grids import checked_grid, paced_grid, uniform_grid
+from fm_core._checks import check_choice, check_count, check_number, missing_extra
+from fm_core.pacing import Pacing, pacing_function
 
 __all__ = [
     "TABLEAUX",
     "Tableau",
+    "Times",
     "Trajectory",
     "Velocity",
     "evaluate",
-    "from_torchdiffeq",
+    "integrate",
     "paced_grid",
+    "sample",
     "solve",
     "uniform_grid",
 ]
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
+Times = Tensor | np.ndarray | Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,9 @@ class Tableau:
     ``k_i = v(x + h Σ_{j<i} a_ij k_j, t + c_i h)``, then ``x ← x + h Σ_i b_i k_i``
 
     Attributes:
-        a: weights of the earlier slopes in each stage; row i holds i numbers, so the first row is empty.
-        b: weights of the slopes in the step.
-        c: when each stage looks, in steps from the start of the step; ``c[0]`` is 0.
+        a: weights of the earlier stage derivatives in each stage; row i holds i numbers, so the first row is empty.
+        b: weights of the stage derivatives in the step.
+        c: times of the stages, in steps from the start of the step; ``c[0]`` is 0.
         order: the error at a fixed end time shrinks like ``h**order``.
 
     Raises:
@@ -63,11 +62,11 @@ class Tableau:
         rows = [len(row) for row in self.a]
         if rows != list(range(len(self.b))) or len(self.c) != len(self.b) or not self.b or self.c[0] != 0:
             raise ValueError(
-                f"a has rows of {rows} numbers, b has {len(self.b)} and c is {self.c}; an explicit method of s stages "
-                "has rows of 0, 1, ..., s - 1 numbers, s weights b and s times c that start with 0."
+                "Tableau: expected s rows a of 0, 1, ..., s - 1 numbers, s weights b and s times c that start with 0, "
+                f"got rows of {rows}, {len(self.b)} weights and c={self.c}."
             )
         if abs(sum(self.b) - 1) > 1e-9:
-            raise ValueError(f"b={self.b} adds up to {sum(self.b):g}; the weights of a step must add up to 1.")
+            raise ValueError(f"b: expected weights that add up to 1, got {self.b}, which add up to {sum(self.b):g}.")
 
     @property
     def stages(self) -> int:
@@ -105,175 +104,257 @@ class Trajectory:
     nfe: int
 
 
-def from_torchdiffeq(func: Callable[[Tensor, Tensor], Tensor]) -> Velocity:
-    """A right-hand side written for torchdiffeq as a velocity: ``velocity(x, t) = func(t, x)``.
+def sample(
+    velocity: Velocity,
+    x: Tensor,
+    steps: int | Times = 20,
+    *,
+    method: str | Tableau = "euler",
+    progress: bool | None = None,
+) -> Tensor:
+    """Carry noise to data and return the end only.
 
     Args:
-        func: called as ``func(t, x)`` with a scalar tensor t; a function or an ``nn.Module``.
+        velocity: called as ``velocity(x, t)`` with a scalar tensor t; returns the shape of ``x``.
+        x: state at the first time, ``(B, ...)``, floating point.
+        steps: number of equal steps from t = 0 to t = 1, or a time grid.
+        method: as in :func:`solve`.
+        progress: as in :func:`solve`.
+
+    Returns:
+        The state at the last time, the shape of ``x``. It took ``steps`` times the method's stages evaluations.
+
+    Raises:
+        ValueError: what :func:`solve` and :func:`uniform_grid` refuse.
     """
-    return lambda x, t: func(t, x)
+    grid = uniform_grid(steps) if isinstance(steps, int | np.integer) else steps
+    return integrate(velocity, x, grid, method=method, progress=progress)[0]
 
 
 @torch.no_grad()
 def solve(
     velocity: Velocity,
     x: Tensor,
-    t: Tensor | np.ndarray | Sequence[float],
+    t: Times,
     *,
     method: str | Tableau = "euler",
     rtol: float = 1e-5,
     atol: float = 1e-5,
-    callback: Callable[[int, Tensor, Tensor], Any] | None = None,
     progress: bool | None = None,
-    keep: bool = True,
 ) -> Trajectory:
-    """Carry ``x`` along a velocity field.
-
-    ``dx/dt = v(x, t)`` from ``t[0]`` to ``t[-1]``, without gradients.
+    """Solve ``dx/dt = v(x, t)`` and keep the state and the velocity at every time of the grid. Without gradients.
 
     Args:
-        velocity: called as ``velocity(x, t)`` with the state and a scalar tensor t; returns the shape of ``x``. Any
-            callable will do; networks are best put in eval mode first. It must not change its input.
-        x: state at ``t[0]``, ``(B, ...)``, floating point; left as it is.
-        t: times, one-dimensional: rising to sample, falling to go from data to noise. A fixed-step method takes one
-            step from each time to the next and asks for no time outside.
-        method: ``"euler"``, ``"midpoint"``, ``"heun"``, ``"rk4"``, a :class:`Tableau` of your own, or ``"dopri5"``,
-            which chooses its steps itself and only reports at ``t``.
-        rtol, atol: relative and absolute error allowed per step of ``"dopri5"``; the fixed-step methods ignore both.
-        callback: called as ``callback(i, t[i], x[i])`` for i = 1, ..., T - 1, after each step (``"dopri5"``: in the
-            same order, once all is done). It may keep the state it is given but must not change it.
-        progress: ``True`` shows a bar, ``False`` none, ``None`` only on a run that will take some seconds more.
-        keep: keep every state and the velocity there. ``velocity[-1]``, and each of ``"dopri5"``'s, is an evaluation
-            more, which ``nfe`` leaves out because ``x[-1]`` does not need it. ``False``: the last state alone
-            (``T = 1``, no velocity), the memory and the time of sampling.
+        velocity: called as ``velocity(x, t)`` with the state and a scalar tensor t; returns the shape of ``x``. It
+            must not change its input. Networks are best put in evaluation mode first.
+        x: state at ``t[0]``, ``(B, ...)``, floating point; not changed.
+        t: times, one-dimensional: rising from noise to data, falling from data to noise. Fixed-step methods take one
+            step from each time to the next and evaluate at no time outside.
+        method: ``"euler"``, ``"midpoint"``, ``"heun"``, ``"rk4"``, a :class:`Tableau`, or ``"dopri5"``, which chooses
+            its steps itself and reports at ``t``.
+        rtol, atol: relative and absolute error allowed per step of ``"dopri5"``.
+        progress: show a bar; by default only when the solution takes more than a second.
 
     Returns:
-        The trajectory; ``nfe`` is stages times steps, or for ``"dopri5"`` the evaluations made.
+        The trajectory. ``nfe`` is stages times steps, or for ``"dopri5"`` the evaluations made; the velocity that is
+        kept at the last time is not counted.
 
     Raises:
         ValueError: an unknown method; times that are too few, not finite or not strictly monotone; an ``x`` that is no
             floating-point tensor; a velocity of another shape; a tolerance that is not positive.
         RuntimeError: ``"dopri5"`` finds no step small enough.
+        ImportError: ``"dopri5"`` without torchdiffeq.
 
     Source: Hairer, Nørsett, Wanner 1993, section II.1; Dormand and Prince 1980 for ``"dopri5"``. Explained in the
     chapter *Integrating the flow*.
     """
-    tableau = method if isinstance(method, Tableau) else TABLEAUX.get(method)
-    if tableau is None and method != "dopri5":
-        names = ", ".join(map(repr, [*TABLEAUX, "dopri5"]))
-        raise ValueError(f"method={method!r} is unknown; choose one of {names}, or pass a Tableau.")
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"x is {got}; a state is a floating-point tensor. Cast it, for example x.float().")
-    grid = checked_grid(t)
-    times = grid.to(x.device, torch.promote_types(x.dtype, torch.float32))
-    with closing(_Progress(len(grid) - 1, progress)) as bar:
-        if tableau is not None:
-            return _runge_kutta(velocity, x, grid, times, tableau, callback, bar, keep)
-        return _adaptive(velocity, x, grid, times, rtol, atol, callback, bar, keep)
+    grid, x = _checked_grid(t), _checked_state(x)
+    times = grid.to(x.device, _time_dtype(x))
+    if (tableau := _tableau(method)) is None:
+        states, nfe = _dopri5(velocity, x, grid, rtol, atol, progress)
+        velocities = torch.stack([evaluate(velocity, state, s) for state, s in zip(states, times, strict=True)])
+        return Trajectory(times, states, velocities, nfe)
+    kept, slopes = [x], []
+    for k_1, x in _runge_kutta(velocity, x, grid, tableau, progress):
+        slopes.append(k_1)
+        kept.append(x)
+    slopes.append(evaluate(velocity, x, times[-1]))
+    return Trajectory(times, torch.stack(kept), torch.stack(slopes), tableau.stages * (len(grid) - 1))
 
 
-def _runge_kutta(velocity, x, grid, times, tableau, callback, bar, keep) -> Trajectory:
-    rows = (*tableau.a, tableau.b)  # row i makes state i from the slopes before it; the last row, b, makes the step
-    last = tableau.stages
+@torch.no_grad()
+def integrate(
+    velocity: Velocity,
+    x: Tensor,
+    t: Times,
+    *,
+    method: str | Tableau = "euler",
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    progress: bool | None = None,
+) -> tuple[Tensor, int]:
+    """The end of :func:`solve` and its NFE, with nothing kept on the way."""
+    grid, x = _checked_grid(t), _checked_state(x)
+    if (tableau := _tableau(method)) is None:
+        states, nfe = _dopri5(velocity, x, grid[[0, -1]], rtol, atol, progress)
+        return states[-1], nfe
+    for _, x in _runge_kutta(velocity, x, grid, tableau, progress):
+        pass
+    return x, tableau.stages * (len(grid) - 1)
+
+
+def _runge_kutta(
+    velocity: Velocity, x: Tensor, grid: Tensor, tableau: Tableau, progress: bool | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """After each step: the velocity at its start, ``k_1``, and the state at its end."""
     c = torch.tensor(tableau.c, dtype=grid.dtype)
-    asked = torch.lerp(grid[:-1, None], grid[1:, None], c).to(times)  # (T - 1, stages); lerp meets both ends exactly
-    states = slopes = None
-    if keep:
-        states = x.new_empty((len(grid), *x.shape))  # (T, B, ...)
-        slopes = torch.empty_like(states)
-        states[0] = x
-    for k, h in enumerate(grid.diff().tolist()):
-        stage = [x] * len(rows)
-        for j, s in enumerate(asked[k].unbind()):
-            slope = evaluate(velocity, stage[j], s)
-            if keep and j == 0:
-                slopes[k] = slope
-            for i in range(j + 1, len(rows)):
-                weight = h * rows[i][j]
-                if weight and stage[i] is x:
-                    stage[i] = torch.add(x, slope, alpha=weight, out=states[k + 1] if keep and i == last else None)
-                elif weight:
-                    stage[i].add_(slope, alpha=weight)
-        x = stage[last]
-        if callback is not None:
-            callback(k + 1, times[k + 1], x)
-        bar.update(k + 1)
-    nfe = last * (len(grid) - 1)
-    if not keep:
-        return Trajectory(times[-1:], x[None], None, nfe)
-    slopes[-1] = evaluate(velocity, x, times[-1])
-    return Trajectory(times, states, slopes, nfe)
+    times = torch.lerp(grid[:-1, None], grid[1:, None], c).to(x.device, _time_dtype(x))  # (steps, stages)
+    for stage_times, h in zip(_bar(times, progress), grid.diff().tolist(), strict=True):
+        k: list[Tensor] = []
+        for a, s in zip(tableau.a, stage_times, strict=True):
+            k.append(evaluate(velocity, _moved(x, h, a, k), s))
+        x = _moved(x, h, tableau.b, k)
+        yield k[0], x
 
 
-def _adaptive(velocity, x, grid, times, rtol, atol, callback, bar, keep) -> Trajectory:
-    if not (rtol > 0 and atol > 0):
-        raise ValueError(f"rtol={rtol}, atol={atol}: both must be positive, for example 1e-5.")
-    from torchdiffeq import odeint
+def _moved(x: Tensor, h: float, weights: Sequence[float], k: Sequence[Tensor]) -> Tensor:
+    """``x + h Σ_j w_j k_j``."""
+    for w, k_j in zip(weights, k, strict=True):
+        if w:
+            x = torch.add(x, k_j, alpha=h * w)
+    return x
 
-    if not keep and callback is None:
-        grid = grid[[0, -1]]
-    start, end = grid[0].item(), grid[-1].item()
-    nfe = 0
+
+def _dopri5(
+    velocity: Velocity, x: Tensor, grid: Tensor, rtol: float, atol: float, progress: bool | None
+) -> tuple[Tensor, int]:
+    """The states at the times of the grid, ``(T, B, ...)``, and the evaluations made."""
+    rtol, atol = check_number("rtol", rtol, above=0), check_number("atol", atol, above=0)
+    try:
+        from torchdiffeq import odeint
+    except ImportError as error:
+        raise missing_extra("method='dopri5'", "adaptive") from error
+    low, high = sorted((grid[0].item(), grid[-1].item()))
+    bar = tqdm(disable=progress is False, delay=0 if progress else 1.0, unit="evaluation", leave=bool(progress))
 
     def func(s: Tensor, y: Tensor) -> Tensor:
-        nonlocal nfe
-        nfe += 1
-        if bar.wanted is not False:
-            bar.update(bar.steps * (float(s) - start) / (end - start))
-        return evaluate(velocity, y, s.clamp(min(start, end), max(start, end)))  # the first guess may overshoot
+        bar.update()
+        return evaluate(velocity, y, s.clamp(low, high))  # the first guess may overshoot
 
     try:  # step_t makes the last step land on the end instead of passing it
         options = {"step_t": grid[-1:]}
         states = odeint(func, x, grid.to(x.device), rtol=rtol, atol=atol, method="dopri5", options=options)
     except AssertionError as error:
         raise RuntimeError(
-            f"dopri5 stopped after {nfe} evaluations of the velocity: {error}. Check that the velocity is finite on "
-            f"the way, or allow more error than rtol={rtol:g}, atol={atol:g}."
+            f"dopri5: expected a step that meets rtol={rtol:g}, atol={atol:g}, got {error} after {bar.n} evaluations. "
+            "Check that the velocity is finite, or raise the tolerances."
         ) from error
-    bar.update(bar.steps)
-    for k in range(1, len(grid)) if callback is not None else ():
-        callback(k, times[k], states[k])
-    if not keep:
-        return Trajectory(times[-1:], states[-1:].clone(), None, nfe)
-    slopes = torch.empty_like(states)
-    for k, s in enumerate(times.unbind()):
-        slopes[k] = evaluate(velocity, states[k], s)
-    return Trajectory(times, states, slopes, nfe)
+    finally:
+        bar.close()
+    return states, int(bar.n)
 
 
 def evaluate(velocity: Velocity, x: Tensor, t: Tensor) -> Tensor:
-    """``velocity(x, t)`` in the state's precision.
+    """``velocity(x, t)`` in the precision of ``x``.
 
     Raises:
-        ValueError: what came back is no tensor of the state's shape.
+        ValueError: what came back is no tensor of the shape of ``x``.
     """
-    slope = velocity(x, t)
-    if not isinstance(slope, Tensor) or slope.shape != x.shape:
-        got = f"shape {tuple(slope.shape)}" if isinstance(slope, Tensor) else f"a {type(slope).__name__}"
+    v = velocity(x, t)
+    if not isinstance(v, Tensor) or v.shape != x.shape:
+        got = f"shape {tuple(v.shape)}" if isinstance(v, Tensor) else f"a {type(v).__name__}"
         raise ValueError(
-            f"velocity returned {got} for a state of shape {tuple(x.shape)}; velocity(x, t) must return a tensor of "
-            "the state's shape. A function written as func(t, x) goes through from_torchdiffeq."
+            f"velocity(x, t): expected a tensor of the shape of x, {tuple(x.shape)}, got {got}. A function func(t, x) "
+            "becomes a velocity by lambda x, t: func(t, x)."
         )
-    return slope.to(x.dtype)
+    return v.to(x.dtype)
 
 
-class _Progress:
-    """A bar that appears when asked for, or when a second has gone and more than three are to come."""
+def uniform_grid(steps: int, *, start: float = 0.0, end: float = 1.0) -> Tensor:
+    """Equally spaced times, ``t_k = start + (end - start) k / steps``.
 
-    def __init__(self, steps: int, wanted: bool | None) -> None:
-        self.steps, self.wanted, self.bar, self.start = steps, wanted, None, time.perf_counter()
+    Args:
+        steps: number of steps, at least 1.
+        start, end: first and last time, both met exactly; ``start=1.0, end=0.0`` goes from data to noise.
 
-    def update(self, done: float) -> None:
-        elapsed = time.perf_counter() - self.start
-        long = self.wanted is None and elapsed > 1 and elapsed * (self.steps - done) > 3 * done
-        if self.bar is None and (self.wanted or long):
-            from tqdm.auto import tqdm
+    Returns:
+        ``(steps + 1,)``, float64 on the CPU.
 
-            self.bar = tqdm(total=self.steps, initial=int(done), unit="step")
-        if self.bar is not None:
-            self.bar.update(max(0, int(done) - self.bar.n))
+    Raises:
+        ValueError: no step, or two ends that are equal or not finite.
 
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+    Explained in the chapter *Integrating the flow*.
+    """
+    return paced_grid(steps, "linear", start=start, end=end)
+
+
+def paced_grid(steps: int, pacing: str | Pacing, *, start: float = 0.0, end: float = 1.0) -> Tensor:
+    """Times spaced by a pacing, ``t_k = start + (end - start) p(k / steps)``.
+
+    Args:
+        steps: number of steps, at least 1.
+        pacing: a name in :data:`fm_core.pacing.PACINGS`, or p itself: called with a float64 array, strictly rising from
+            p(0) = 0 to p(1) = 1.
+        start, end: first and last time, both met exactly.
+
+    Returns:
+        ``(steps + 1,)``, float64 on the CPU.
+
+    Raises:
+        ValueError: as :func:`uniform_grid`; or a pacing that changes the shape, misses an end or does not rise.
+
+    Explained in the chapter *Integrating the flow*.
+    """
+    start, end, u = check_number("start", start), check_number("end", end), np.linspace(0, 1, check_count("steps", steps) + 1)
+    if start == end:
+        raise ValueError(f"start, end: expected two different times, got {start:g} twice.")
+    p = np.asarray(pacing_function(pacing)(u), dtype=np.float64)
+    if p.shape != u.shape or abs(p[0]) > 1e-6 or abs(p[-1] - 1) > 1e-6 or not (np.diff(p) > 0).all():
+        raise ValueError(
+            "pacing: expected a function of an array that rises strictly from 0 to 1, such as lambda u: u**2, got "
+            f"{np.array2string(p, threshold=6)}."
+        )
+    grid = start + (end - start) * torch.from_numpy(p)
+    grid[0], grid[-1] = start, end  # whatever the pacing rounds to
+    return grid
+
+
+def _checked_grid(t: Times) -> Tensor:
+    """The times as float64 on the CPU; ValueError unless they are at least two, finite and strictly monotone."""
+    if isinstance(t, Tensor):
+        grid = t.detach().to("cpu", torch.float64)
+    else:
+        grid = torch.from_numpy(np.array(t, dtype=np.float64, order="C"))
+    steps = grid.diff() if grid.ndim == 1 else grid.new_zeros(1)
+    finite = bool(grid.isfinite().all())
+    if grid.ndim != 1 or len(grid) < 2 or not finite or not bool((steps > 0).all() or (steps < 0).all()):
+        raise ValueError(
+            "t: expected at least 2 finite times, strictly rising or falling, got "
+            f"{np.array2string(grid.numpy(), threshold=6)}. Make them with uniform_grid(steps)."
+        )
+    return grid
+
+
+def _checked_state(x: Tensor) -> Tensor:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"x: expected a floating-point tensor, got {got}. Cast it, for example x.float().")
+    return x
+
+
+def _tableau(method: str | Tableau) -> Tableau | None:
+    """The tableau of a fixed-step method; None for dopri5."""
+    if isinstance(method, Tableau):
+        return method
+    check_choice("method", method, [*TABLEAUX, "dopri5"])
+    return TABLEAUX.get(method)
+
+
+def _time_dtype(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _bar(times: Tensor, progress: bool | None) -> Iterator[Tensor]:
+    return iter(
+        tqdm(times.unbind(), disable=progress is False, delay=0 if progress else 1.0, unit="step", leave=bool(progress))
+    )

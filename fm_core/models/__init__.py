@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from fm_core._checks import check_choice
 from fm_core.models.blocks import PlainBlock, ResidualBlock, SelfAttention
-from fm_core.models.summary import Summary, summary
+from fm_core.models.summary import Summary, count_flops, count_parameters, summary
 from fm_core.models.unet import BaseUNet, ResidualUNet, TimeEmbedding, UNet
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "TimeEmbedding",
     "UNet",
     "build_model",
+    "count_flops",
+    "count_parameters",
     "summary",
 ]
 
@@ -35,6 +38,5 @@ def build_model(name: str, **config: Any) -> UNet:
     Raises:
         ValueError: unknown name, or an argument that the class refuses.
     """
-    if name not in MODELS:
-        raise ValueError(f"name={name!r}: the networks are {', '.join(map(repr, MODELS))}.")
+    check_choice("name", name, MODELS)
     return MODELS[name](**config)

@@ -1,4 +1,4 @@
-"""The two blocks the book compares. Everything else in the two networks is shared.
+"""The blocks of the Base and of the Residual U-Net, and self-attention.
 
 A block is built as ``block(c_in, c_out, time_dim)`` and called as ``block(x, emb)`` with an image ``x`` of shape
 ``(B, c_in, H, W)`` and a time embedding ``emb`` of shape ``(B, time_dim)``; it returns ``(B, c_out, H, W)``.
@@ -13,11 +13,11 @@ __all__ = ["PlainBlock", "ResidualBlock", "SelfAttention"]
 
 
 class PlainBlock(nn.Module):
-    """One 3×3 convolution, the time embedding added, GELU: the block of a textbook U-Net.
+    """One 3×3 convolution, the time embedding added, GELU.
 
     ``y = GELU(conv(x) + W e(t))``
 
-    There is no normalisation and no identity path, so the signal has to go through every convolution.
+    No normalisation and no identity path.
     Explained in the chapter *Two U-Nets*.
     """
 

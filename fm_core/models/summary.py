@@ -1,4 +1,4 @@
-"""What a network costs and what it sees: parameters, operations per image, receptive field."""
+"""Parameters, FLOPs and receptive field of a network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fm_core.models.unet import UNet
 
-__all__ = ["Summary", "summary"]
+__all__ = ["Summary", "count_flops", "count_parameters", "summary"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Summary:
 
     Attributes:
         name: class of the network.
-        parameters: number of learned numbers.
+        parameters: number of parameters.
         flops: floating-point operations of one forward pass of one image (a multiply-add counts as two).
         receptive_field: side, in pixels, of the square of input pixels that reach one output pixel through the
             convolutions. GroupNorm and attention reach further: see ``global_paths``.
@@ -41,12 +41,31 @@ class Summary:
         )
 
 
-def summary(model: UNet, size: int = 28) -> Summary:
-    """Count parameters and operations, and measure the receptive field.
+def count_parameters(model: nn.Module) -> int:
+    """Number of parameters of a network."""
+    return sum(p.numel() for p in model.parameters())
 
-    Operations are counted by PyTorch's ``FlopCounterMode``, which counts matrix products, convolutions and attention,
-    not additions or GELUs. The receptive field is measured, not derived: on a copy whose weights are all ones and
-    whose pointwise layers do nothing, one output pixel is differentiated with respect to a large image.
+
+def count_flops(model: UNet, size: int = 28) -> int:
+    """FLOPs of one forward pass of one image; a multiply-add counts as two.
+
+    Args:
+        model: a network of this package; on the device ``"meta"`` nothing is computed.
+        size: side of the image, in pixels.
+
+    PyTorch's ``FlopCounterMode`` counts matrix products, convolutions and attention, not additions or GELUs.
+    """
+    device = next(model.parameters()).device
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, model.channels, size, size, device=device), torch.zeros(1, device=device))
+    return counter.get_total_flops()
+
+
+def summary(model: UNet, size: int = 28) -> Summary:
+    """Count parameters and FLOPs, and measure the receptive field.
+
+    The receptive field is measured: on a copy with constant weights and without normalisation and attention, one output
+    pixel is differentiated with respect to a large image.
 
     Args:
         model: a network of this package.
@@ -54,15 +73,11 @@ def summary(model: UNet, size: int = 28) -> Summary:
 
     Explained in the chapter *Two U-Nets*.
     """
-    x, t = torch.zeros(1, model.channels, size, size), torch.zeros(1)
-    device = next(model.parameters()).device
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(x.to(device), t.to(device))
     kinds = {type(m).__name__ for m in model.modules()}
     return Summary(
         name=type(model).__name__,
-        parameters=sum(p.numel() for p in model.parameters()),
-        flops=counter.get_total_flops(),
+        parameters=count_parameters(model),
+        flops=count_flops(model, size),
         receptive_field=_receptive_field(model),
         global_paths=tuple(sorted(kinds & {"GroupNorm", "SelfAttention"})),
     )

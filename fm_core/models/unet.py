@@ -1,18 +1,20 @@
-"""One U-Net skeleton; the Base and the Residual U-Net differ in the block they hand to it and in nothing else.
+"""One U-Net skeleton with a free block, and the two networks made of it.
 
-The networks take any image size: max-pooling rounds odd sizes down and the transposed convolution is told the size of
-the skip it has to meet.
+Any image size works: max-pooling rounds odd sizes down, and the transposed convolution is given the size of its skip.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fm_core._checks import check_count
 from fm_core.models.blocks import PlainBlock, ResidualBlock, SelfAttention
+from fm_core.paths import batch_times
 
 __all__ = ["BaseUNet", "ResidualUNet", "TimeEmbedding", "UNet"]
 
@@ -33,7 +35,7 @@ class TimeEmbedding(nn.Module):
     def __init__(self, time_dim: int) -> None:
         super().__init__()
         if time_dim < 4 or time_dim % 2:
-            raise ValueError(f"time_dim={time_dim}: it must be even and at least 4; try time_dim=128.")
+            raise ValueError(f"time_dim: expected an even number of at least 4, got {time_dim}. 128 is usual.")
         omega = torch.logspace(0, 3, time_dim // 2)
         self.register_buffer("omega", omega, persistent=False)
         self.mlp = nn.Sequential(nn.Linear(time_dim, time_dim), nn.GELU(), nn.Linear(time_dim, time_dim), nn.GELU())
@@ -53,7 +55,7 @@ class UNet(nn.Module):
                                 └ pool ─ … middle … ─ up ┘
 
     Args:
-        block: called as ``block(c_in, c_out, time_dim)``; the one thing in which the two networks differ.
+        block: called as ``block(c_in, c_out, time_dim)``; the difference between the two networks.
         widths: channels of each level, from full resolution down; every level halves the resolution.
         time_dim: width of the time embedding.
         channels: channels of the images.
@@ -89,15 +91,16 @@ class UNet(nn.Module):
 
         Args:
             x: images, ``(B, channels, H, W)``.
-            t: times in [0, 1], ``(B,)`` or a scalar (a number or a tensor of shape ``()`` or ``(1,)``).
+            t: times, ``(B,)`` or a scalar (a number or a tensor of shape ``()`` or ``(1,)``). The network is trained
+                on [0, 1]; a little beyond, where adaptive solvers of other libraries evaluate, it extrapolates.
 
         Returns:
             Velocity, the shape of ``x``, in grey levels of [-1, 1] per unit of time.
 
         Raises:
-            ValueError: wrong shape of ``x`` or ``t``, or a time outside [0, 1].
+            ValueError: wrong shape of ``x`` or ``t``.
         """
-        emb = self.embed(self._checked_time(x, t))  # (B, time_dim)
+        emb = self.embed(self._checked(x, t))  # (B, time_dim)
         h = self.stem(x)
         skips = []
         for level, block in enumerate(self.encoder):
@@ -110,27 +113,15 @@ class UNet(nn.Module):
             h = block(torch.cat([h, skip], dim=1), emb)
         return self.head(h)
 
-    def _checked_time(self, x: Tensor, t: Tensor | float) -> Tensor:
+    def _checked(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """The times as ``(B,)``, once ``x`` and ``t`` have the right shapes."""
         smallest = 2 ** (len(self.widths) - 1)
         if x.ndim != 4 or x.shape[1] != self.channels or min(x.shape[-2:]) < smallest:
             raise ValueError(
-                f"x has shape {tuple(x.shape)}; this network takes (B, {self.channels}, H, W) with H and W at least "
-                f"{smallest}. Add the missing axes, for example x[None, None] for one grey image."
+                f"x: expected images (B, {self.channels}, H, W) with H and W at least {smallest}, got shape "
+                f"{tuple(x.shape)}. x[None, None] makes a batch of one grey image."
             )
-        t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
-        if t.numel() == 1:
-            t = t.reshape(1).expand(len(x))
-        if t.shape != (len(x),):
-            raise ValueError(
-                f"t has shape {tuple(t.shape)} for a batch of shape {tuple(x.shape)}; pass one time per image, "
-                f"shape ({len(x)},), or one scalar for all."
-            )
-        if t.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(((t >= 0) & (t <= 1)).all()):
-            raise ValueError(
-                f"t spans [{float(t.min()):g}, {float(t.max()):g}]; times run from 0 (noise) to 1 (data). "
-                "Scale step numbers to [0, 1]."
-            )
-        return t
+        return batch_times(t, x).expand(len(x))
 
 
 class BaseUNet(UNet):
@@ -146,7 +137,7 @@ class BaseUNet(UNet):
         super().__init__(PlainBlock, widths, time_dim, channels=channels)
 
     @property
-    def config(self) -> dict:
+    def config(self) -> dict[str, Any]:
         """Arguments that build this network again, JSON-ready."""
         return {"widths": list(self.widths), "time_dim": self.time_dim, "channels": self.channels}
 
@@ -177,15 +168,15 @@ class ResidualUNet(UNet):
         widths = _checked_widths(widths)
         if any(w % self.GROUPS for w in widths):
             raise ValueError(
-                f"widths={widths}: GroupNorm with {self.GROUPS} groups needs multiples of {self.GROUPS}; "
-                f"try {tuple(math.ceil(w / self.GROUPS) * self.GROUPS for w in widths)}."
+                f"widths: expected multiples of {self.GROUPS}, the groups of the normalisation, got {widths}. Take "
+                f"{tuple(math.ceil(w / self.GROUPS) * self.GROUPS for w in widths)}."
             )
         middle = SelfAttention(widths[-1], groups=self.GROUPS) if attention else None
         super().__init__(ResidualBlock, widths, time_dim, channels=channels, middle=middle)
         self.attention = attention
 
     @property
-    def config(self) -> dict:
+    def config(self) -> dict[str, Any]:
         """Arguments that build this network again, JSON-ready."""
         return {
             "widths": list(self.widths),
@@ -196,7 +187,6 @@ class ResidualUNet(UNet):
 
 
 def _checked_widths(widths: Sequence[int]) -> tuple[int, ...]:
-    widths = tuple(widths)
-    if not widths or any(not isinstance(w, int) or w < 1 for w in widths):
-        raise ValueError(f"widths={widths}: give at least one positive whole number, for example {WIDTHS}.")
-    return widths
+    if isinstance(widths, str) or not isinstance(widths, Sequence) or not widths:
+        raise ValueError(f"widths: expected the channels of at least one level, such as {WIDTHS}, got {widths!r}.")
+    return tuple(check_count("widths", w) for w in widths)

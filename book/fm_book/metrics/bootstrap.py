@@ -9,7 +9,7 @@ resamples' own mean, and that spread is laid around the value.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,24 +18,37 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-__all__ = ["Interval", "bootstrap_interval"]
+__all__ = ["Estimate", "bootstrap_interval"]
 
 AT_ONCE = 10_000_000  # indices that the resamples hold in memory at a time
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A value and where it would probably lie for other samples from the same source.
+class Estimate:
+    """A number with its interval; the one interval type of the book.
 
-    ``f"{interval:.3f}"`` gives ``0.812 [0.790, 0.833]``.
+    ``f"{estimate:.3f}"`` gives ``0.812 [0.790, 0.833]``.
+
+    Attributes:
+        mean: the value.
+        low, high: ends of the interval; None where there is none, as for a single seed.
+        values: what the mean was taken over, one number a seed; may be empty.
     """
 
-    value: float
-    low: float
-    high: float
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    values: tuple[float, ...] = ()
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> Estimate:
+        """The estimate that a record holds under ``mean``, ``low``, ``high`` and, if there, ``values``."""
+        return cls(entry["mean"], entry.get("low"), entry.get("high"), tuple(entry.get("values", ())))
 
     def __format__(self, spec: str) -> str:
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+        if self.low is None or self.high is None:
+            return f"{self.mean:{spec}}"
+        return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
 def bootstrap_interval(
@@ -45,7 +58,7 @@ def bootstrap_interval(
     resamples: int = 300,
     level: float = 0.95,
     seed: int = 0,
-) -> Interval:
+) -> Estimate:
     """A statistic of one or more samples, with its bootstrap interval.
 
     ``[T + q_low, T + q_high]``, with T the statistic of the samples as they are, and q the quantiles of
@@ -91,7 +104,7 @@ def bootstrap_interval(
 
     value = float(statistic(*rows))
     if resamples == 0:
-        return Interval(value, math.nan, math.nan)
+        return Estimate(value)
     drawn = stats.bootstrap(
         [np.arange(n) for n in counts],
         on_rows,
@@ -103,7 +116,7 @@ def bootstrap_interval(
         rng=np.random.default_rng(seed),
     ).bootstrap_distribution
     low, high = np.quantile(drawn - drawn.mean(), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, value + float(low), value + float(high))
+    return Estimate(value, value + float(low), value + float(high))
 
 
 def _as_rows(sample: Any) -> Tensor:
