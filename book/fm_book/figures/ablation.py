@@ -1,9 +1,4 @@
-"""Pictures of an ablation: what each change is worth, where two changes meet, where the gradient is, which rate works.
-
-One decision is made here. Every interval over seeds is drawn with the seeds themselves, because three points say more
-than the bar that they were turned into. A mean is filled only where its interval leaves zero out, so that a change
-that may be chance does not look like a finding.
-"""
+"""Figures of an ablation: contributions, interactions, gradient norms, learning rates. Every seed is drawn."""
 
 from __future__ import annotations
 
@@ -12,36 +7,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fm_book.figures.common import Entry, as_estimate, draw_estimate, panel_grid, side_of_zero
 from fm_core.plotting._arrays import as_array
-from fm_core.plotting.style import CARD, INK, model_style
+from fm_core.plotting.style import BLUE, INK, QUIET, VERMILION, model_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["contribution_panels", "gradient_maps", "interaction_panels", "rate_panels"]
 
-QUIET = "#6A7078"
-BETTER, WORSE = "#0072B2", "#D55E00"
-LINES = (("#0072B2", "-", "o"), ("#D55E00", "--", "s"))
-
-Interval = Mapping[str, Any]  # "mean", "low" and "high" (None for one seed) and "values", one for each seed
+_LINES = ((BLUE, "-", "o"), (VERMILION, "--", "s"))
 
 
 def contribution_panels(
-    groups: Mapping[str, Mapping[str, Mapping[str, Interval]]],
+    groups: Mapping[str, Mapping[str, Mapping[str, Entry]]],
     metrics: Mapping[str, str],
     *,
     width: float = 8.6,
 ) -> Figure:
-    """What each change does to each metric: mean over seeds, its interval, and every seed.
+    """What each change does to each metric; for metrics of which less is better.
 
-    Left of the zero line is better: give metrics of which less is better. A mean is a filled dot where the interval
-    lies on one side of zero, hollow where it does not.
+    The marker is filled where the interval excludes zero, hollow where it contains zero.
 
     Args:
-        groups: ``{heading: {change: {metric: interval}}}``; an interval has ``mean``, ``low``, ``high`` and ``values``.
+        groups: ``{heading: {change: {metric: estimate}}}``.
         metrics: ``{metric: label of its axis}``, one panel each.
-        width: of the figure, in inches.
+        width: of the figure, inches.
 
     Raises:
         ValueError: no group, no metric, or a change without one of the metrics.
@@ -55,13 +46,13 @@ def contribution_panels(
     lacking = [f"{name!r} has no {m!r}" for name, found in rows for m in metrics if m not in found]
     if not rows or not metrics or lacking:
         raise ValueError(
-            f"{len(rows)} changes and {len(metrics)} metrics; {', '.join(lacking) or 'nothing to draw'}. Give at least "
-            "one of each, and every change an interval for every metric."
+            f"groups: expected at least one change, with an estimate of every metric, got {len(rows)} changes and "
+            f"{len(metrics)} metrics{''.join(f', {words}' for words in lacking)}."
         )
-    places, headings, labels, y = [], [], [], 0.0
+    positions, headings, labels, y = [], [], [], 0.0
     for heading, changes in groups.items():
         headings.append((y, heading))
-        places += [y + k for k in range(1, len(changes) + 1)]
+        positions += [y + k for k in range(1, len(changes) + 1)]
         labels += changes
         y += len(changes) + 1.4
     figure, axes = plt.subplots(
@@ -69,80 +60,62 @@ def contribution_panels(
     )
     for ax, (metric, label) in zip(axes.flat, metrics.items(), strict=True):
         ax.axvline(0, color=INK, linewidth=1.2, linestyle="-")
-        for place, (_, found) in zip(places, rows, strict=True):
-            _draw_interval(ax, place, found[metric])
+        for position, (_, found) in zip(positions, rows, strict=True):
+            side = side_of_zero(found[metric])
+            color = (QUIET, VERMILION, BLUE)[side]
+            draw_estimate(ax, found[metric], position, seeds_at=position + 0.27, color=color, hollow=not side)
         ax.set(xlabel=label, ylim=(y - 0.6, -0.7))
         ax.margins(x=0.08)
         ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.grid(visible=False, axis="y")
         ax.tick_params(axis="y", length=0)
-        for at, words, side in ((0.0, "← better", "left"), (1.0, "worse →", "right")):
-            ax.text(at, 1.01, words, transform=ax.transAxes, ha=side, va="bottom", color=QUIET, fontsize=10)
-    ticks = [*places, *(place for place, _ in headings)]
-    axes[0, 0].set_yticks(ticks, [*labels, *(words for _, words in headings)])
-    for tick in axes[0, 0].get_yticklabels()[len(places) :]:
+        for at, text, align in ((0.0, "← better", "left"), (1.0, "worse →", "right")):
+            ax.text(at, 1.01, text, transform=ax.transAxes, ha=align, va="bottom", color=QUIET, fontsize=10)
+    ticks = [*positions, *(position for position, _ in headings)]
+    axes[0, 0].set_yticks(ticks, [*labels, *(heading for _, heading in headings)])
+    for tick in axes[0, 0].get_yticklabels()[len(positions) :]:
         tick.set_fontweight("bold")
     return figure
 
 
-def _draw_interval(ax: Any, y: float, found: Interval) -> None:
-    """One mean with its interval, and the seeds beneath it as ticks."""
-    low, high = found["low"], found["high"]
-    sure = low is not None and (low > 0 or high < 0)
-    color = QUIET if not sure else BETTER if high < 0 else WORSE
-    if low is not None:
-        ax.plot([low, high], [y, y], color=color, linestyle="-", linewidth=2.2 if sure else 1.4, solid_capstyle="butt")
-    ax.plot(found["values"], [y + 0.27] * len(found["values"]), "|", color=INK, markersize=6, markeredgewidth=1.2)
-    ax.plot(found["mean"], y, "o", color=color, markerfacecolor=color if sure else CARD, markersize=6.5, zorder=3)
-
-
 def interaction_panels(
-    squares: Mapping[str, tuple[Sequence[str], Mapping[str, tuple[Interval, Interval]]]],
+    squares: Mapping[str, tuple[Sequence[str], Mapping[str, tuple[Entry, Entry]]]],
     *,
     label: str,
     columns: int = 4,
     width: float = 8.6,
 ) -> Figure:
-    """Two switches at a time: parallel lines are two changes that add up, others depend on each other.
+    """Interactions of two factors: lines are parallel where the effects add up.
 
     Args:
-        squares: ``{title: ((name of off, name of on), {line: (interval off, interval on)})}``, two lines each; every
-            seed is drawn as a point.
+        squares: ``{title: ((name of off, name of on), {line: (estimate off, estimate on)})}``, two lines each.
         label: of the vertical axis, shared.
         columns: panels side by side.
-        width: of the figure, in inches.
+        width: of the figure, inches.
 
     Raises:
-        ValueError: no square, or one that has not two ends and two lines.
+        ValueError: no square, or one without two ends and two lines.
 
     Explained in the chapter *What makes the difference?*.
     """
-    import matplotlib.pyplot as plt
-
+    if not squares:
+        raise ValueError("squares: expected at least one, got none.")
     for title, (ends, lines) in squares.items():
         if len(ends) != 2 or len(lines) != 2:
-            raise ValueError(f"{title!r} has {len(ends)} ends and {len(lines)} lines; a square has two of each.")
-    if not squares:
-        raise ValueError("squares is empty; give at least one.")
-    columns = min(columns, len(squares))
-    down = -(-len(squares) // columns)
-    figure, axes = plt.subplots(
-        down, columns, figsize=(width, 3.1 * down), sharey=True, squeeze=False, layout="constrained"
-    )
-    for ax, (title, (ends, lines)) in zip(axes.flat, squares.items(), strict=False):
-        for k, ((name, pair), (color, line, mark)) in enumerate(zip(lines.items(), LINES, strict=True)):
-            ax.plot([0, 1], [found["mean"] for found in pair], line, color=color, marker=mark, markersize=7, label=name)
-            for x, found in enumerate(pair):
-                side = x + 0.07 * (2 * k - 1)  # the two lines' seeds beside each other
-                ax.plot([side] * len(found["values"]), found["values"], "_", color=color, markersize=7)
+            raise ValueError(f"squares[{title!r}]: expected 2 ends and 2 lines, got {len(ends)} and {len(lines)}.")
+    figure, axes = panel_grid(len(squares), columns, width=width, height=3.1, sharey=True)
+    for ax, (title, (ends, lines)) in zip(axes, squares.items(), strict=True):
+        for k, ((name, pair), (color, line, marker)) in enumerate(zip(lines.items(), _LINES, strict=True)):
+            ax.plot([0, 1], [as_estimate(e).mean for e in pair], line, color=color, marker=marker, label=name)
+            for x, entry in enumerate(pair):
+                beside = x + 0.07 * (2 * k - 1)
+                draw_estimate(ax, entry, x, seeds_at=beside, vertical=True, interval=False, color=color, marker=marker)
         ax.set_xticks([0, 1], ends)
         ax.set(xlim=(-0.35, 1.35))
         ax.margins(y=0.16)
         ax.set_title(title, size=11)
         ax.legend(fontsize=9)
-    for ax in list(axes.flat)[len(squares) :]:
-        ax.set_axis_off()
-    for ax in axes[:, 0]:
+    for ax in axes[::columns]:
         ax.set_ylabel(label)
     return figure
 
@@ -154,43 +127,34 @@ def gradient_maps(
     columns: int = 3,
     width: float = 8.6,
 ) -> Figure:
-    """Gradient norm at each depth over the training, one map per network, all with the same logarithmic colours.
+    """Gradient norm at each depth during training, one map per network, one logarithmic colour scale.
 
     Args:
         runs: ``{title: (steps, {depth: norms})}``, depths in the order of the signal, the same in every run.
-        limits: smallest and largest norm that still have a colour of their own.
+        limits: of the colour scale.
         columns: maps side by side.
-        width: of the figure, in inches.
+        width: of the figure, inches.
 
     Raises:
         ValueError: no run, runs with different depths, or curves and steps of different lengths.
 
     Explained in the chapter *What makes the difference?*.
     """
-    import matplotlib.pyplot as plt
     from matplotlib.colors import LogNorm
 
     names = {title: list(norms) for title, (_, norms) in runs.items()}
     depths = next(iter(names.values()), [])
     if not depths or any(found != depths for found in names.values()):
-        raise ValueError(f"runs have the depths {names}; give at least one run, and the same depths in each.")
+        raise ValueError(f"runs: expected at least one, the same depths in each, got {names}.")
     for title, (steps, norms) in runs.items():
         uneven = {name: len(values) for name, values in norms.items() if len(values) != len(steps)}
         if uneven:
-            raise ValueError(f"{title!r} has {len(steps)} steps but curves of lengths {uneven}; give one norm a step.")
-    columns = min(columns, len(runs))
-    down = -(-len(runs) // columns)
-    figure, axes = plt.subplots(
-        down,
-        columns,
-        figsize=(width, 0.7 + down * (0.7 + 0.19 * len(depths))),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    for ax, (title, (steps, norms)) in zip(axes.flat, runs.items(), strict=False):
-        picture = ax.pcolormesh(
-            as_array(steps),
+            raise ValueError(f"runs[{title!r}]: expected {len(steps)} norms, one per step, got {uneven}.")
+    figure, axes = panel_grid(len(runs), columns, width=width, height=1.0 + 0.19 * len(depths), sharey=True)
+    mesh = None
+    for ax, (title, (steps, norms)) in zip(axes, runs.items(), strict=True):
+        mesh = ax.pcolormesh(
+            np.asarray(steps),
             np.arange(len(depths)),
             np.clip(np.stack([as_array(norms[name]) for name in depths]), 1e-30, None),
             norm=LogNorm(*limits),
@@ -201,10 +165,9 @@ def gradient_maps(
         ax.set_title(title, size=11)
         ax.set(xlabel="step", ylim=(len(depths) - 0.5, -0.5))
         ax.grid(visible=False)
-    for ax in list(axes.flat)[len(runs) :]:
-        ax.set_axis_off()
-    axes[0, 0].set_yticks(range(len(depths)), depths)
-    figure.colorbar(picture, ax=axes, extend="both", label="norm of the gradient", aspect=30, shrink=0.9)
+    axes[0].set_yticks(range(len(depths)), depths)
+    assert mesh is not None  # for the type checker
+    figure.colorbar(mesh, ax=axes, extend="both", label="norm of the gradient", aspect=30, shrink=0.9)
     return figure
 
 
@@ -215,14 +178,14 @@ def rate_panels(
     log: Sequence[str] = (),
     width: float = 8.6,
 ) -> Figure:
-    """What a training's learning rate does, for several networks: means and seeds over the rate.
+    """Quantities against the learning rate, for several networks: means and seeds.
 
     Args:
-        rates: ``{network: {rate: {quantity: interval, "diverged": how many trainings}}}``; a network's name holds
-            ``"base"`` or ``"residual"``. Quantities are missing where every seed diverged.
+        rates: ``{network: {rate: {quantity: estimate, "diverged": number of runs}}}``; see ``model_style`` for the
+            networks' names. Quantities are missing where every seed diverged.
         panels: ``{quantity: label of its axis}``.
         log: quantities with a logarithmic axis.
-        width: of the figure, in inches.
+        width: of the figure, inches.
 
     Raises:
         ValueError: no network or no panel.
@@ -232,23 +195,25 @@ def rate_panels(
     import matplotlib.pyplot as plt
 
     if not rates or not panels:
-        raise ValueError(f"{len(rates)} networks and {len(panels)} panels; give at least one of each.")
+        raise ValueError(f"rates, panels: expected at least one of each, got {len(rates)} and {len(panels)}.")
     figure, axes = plt.subplots(1, len(panels), figsize=(width, 3.1), squeeze=False, layout="constrained")
     ticks = sorted({float(rate) for found in rates.values() for rate in found})
     for ax, (quantity, label) in zip(axes.flat, panels.items(), strict=True):
         for k, (network, found) in enumerate(rates.items()):
-            style = model_style(network)
-            marker = LINES[k % 2][2]
-            there = sorted((float(rate), facts) for rate, facts in found.items() if quantity in facts)
+            style, marker = model_style(network), _LINES[k % 2][2]
+            there = sorted(
+                ((float(rate), cell) for rate, cell in found.items() if quantity in cell), key=lambda pair: pair[0]
+            )
             x = [rate * (1 + 0.06 * (2 * k - 1)) for rate, _ in there]
-            ax.plot(x, [facts[quantity]["mean"] for _, facts in there], marker=marker, **style)
-            for place, (_, facts) in zip(x, there, strict=True):
-                values = facts[quantity]["values"]
-                ax.plot([place] * len(values), values, "_", color=style["color"], markersize=8)
-            for rate, facts in found.items():
-                if facts["diverged"] and quantity == next(iter(panels)):
-                    told = {"ha": "center", "va": "top", "fontsize": 9, "transform": ax.get_xaxis_transform()}
-                    ax.text(float(rate), 0.99 - 0.07 * k, f"{facts['diverged']} diverged", color=style["color"], **told)
+            ax.plot(x, [as_estimate(cell[quantity]).mean for _, cell in there], marker=marker, **style)
+            for at, (_, cell) in zip(x, there, strict=True):
+                draw_estimate(
+                    ax, cell[quantity], at, vertical=True, interval=False, color=style["color"], marker=marker
+                )
+            for rate, cell in found.items():
+                if cell["diverged"] and quantity == next(iter(panels)):
+                    text = {"ha": "center", "va": "top", "fontsize": 9, "transform": ax.get_xaxis_transform()}
+                    ax.text(float(rate), 0.99 - 0.07 * k, f"{cell['diverged']} diverged", color=style["color"], **text)
         ax.set(xlabel="learning rate", ylabel=label, xscale="log")
         ax.set_xticks(ticks, [f"{rate:g}" for rate in ticks])
         ax.minorticks_off()

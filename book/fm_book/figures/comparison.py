@@ -1,21 +1,15 @@
-"""Comparisons over several trainings: curves against NFE and time, differences, rows of intervals.
-
-One decision is made here. A mean over three trainings says little without them, so whatever has an interval over seeds
-is drawn with each seed's value as a small dot beside it. Networks differ in colour and marker, solvers in line style;
-a published network has the colour of its kind and an open marker, and no bar where it has one seed only.
-
-An *estimate* is what :func:`fm_book.experiments.intervals.seed_interval` gives and the records hold: a mapping with
-``mean``, ``low``, ``high`` (None where one seed gives no interval) and, if wanted as dots, ``values``.
-"""
+"""Figures that compare networks over seeds: metrics against NFE and time, differences, intervals, significance."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from fm_core.plotting.style import COLORS, INK
+from fm_book.figures.common import Entry, as_estimate, cell_borders, draw_estimate, side_of_zero
+from fm_core._checks import check_choice
+from fm_core.plotting.style import COLORS, GREEN, INK, PALE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,8 +25,13 @@ __all__ = [
     "metric_curves",
     "network_style",
     "plain_log",
+    "significance",
+    "significance_map",
     "time_curves",
 ]
+
+Cells: TypeAlias = Mapping[str, Mapping[str, Entry]]
+"""``{"SOLVER-NFE": {metric: estimate}}``."""
 
 NETWORK_LABELS: dict[str, str] = {
     "residual": "Residual",
@@ -46,23 +45,18 @@ NETWORK_LABELS: dict[str, str] = {
 SOLVER_LABELS: dict[str, str] = {"euler": "Euler", "rk4": "RK4"}
 """Names of the solvers, for legends."""
 
-_LINES = {"euler": "-", "rk4": "--"}
-_COLORS = {"residual": COLORS["residual"], "base-matched": "#009E73", "base": COLORS["base"]}
+_LINES: dict[str, Any] = {"euler": "-", "rk4": "--"}
+_COLORS = {"residual": COLORS["residual"], "base-matched": GREEN, "base": COLORS["base"]}
 _MARKERS = {"residual": "o", "base-matched": "D", "base": "s"}
-_SPREAD = 1.05  # neighbours at one NFE stand this factor apart, so that their bars do not hide each other
+_SPREAD = 1.05  # factor between neighbours at one NFE, whose bars would overlap
 
 
 def network_style(name: str) -> dict[str, Any]:
-    """Keyword arguments for ``ax.plot`` that draw a network of the comparison the same way everywhere.
+    """Keyword arguments for ``ax.plot`` that draw a network of :data:`NETWORK_LABELS` the same way everywhere.
 
-    Args:
-        name: a key of :data:`NETWORK_LABELS`.
-
-    Raises:
-        ValueError: another name.
+    A published network has the colour of its kind and an open marker. ValueError for another name.
     """
-    if name not in NETWORK_LABELS:
-        raise ValueError(f"name={name!r} is no network of the comparison; take one of {', '.join(NETWORK_LABELS)}.")
+    check_choice("name", name, NETWORK_LABELS)
     kind = name.removeprefix("published-")
     style = {"color": _COLORS[kind], "marker": _MARKERS[kind], "markersize": 5, "label": NETWORK_LABELS[name]}
     return style | ({"markerfacecolor": "white", "linewidth": 1} if kind != name else {})
@@ -70,21 +64,21 @@ def network_style(name: str) -> dict[str, Any]:
 
 def metric_curves(
     ax: Axes,
-    cells: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    cells: Mapping[str, Cells],
     metric: str,
     *,
     solvers: Sequence[str] = ("euler", "rk4"),
-    floor: float | None = None,
+    real: float | None = None,
     log: bool = False,
 ) -> None:
-    """A metric against NFE: mean over seeds with its interval, each seed as a dot, a line per network and solver.
+    """A metric against NFE: a line per network and solver, with interval and seeds at each NFE.
 
     Args:
         ax: to draw on.
-        cells: ``{network: {"SOLVER-NFE": {metric: estimate}}}``, as the record's ``cells``.
+        cells: ``{network: cells}``, as the record's ``cells``.
         metric: which one.
         solvers: which of the cells' solvers.
-        floor: value of real digits; a dotted line.
+        real: value of real digits; a dotted line.
         log: a logarithmic axis for the metric.
 
     Raises:
@@ -97,8 +91,8 @@ def metric_curves(
             nfes, estimates = _of_solver(by_cell, solver, metric)
             style = network_style(name) | {"linestyle": _LINES[solver]}
             _draw(ax, nfes * _SPREAD ** (k - (len(cells) - 1) / 2), estimates, style)
-    if floor is not None:
-        ax.axhline(floor, color=INK, linestyle=":", linewidth=1.2, label="real digits")
+    if real is not None:
+        ax.axhline(real, color=INK, linestyle=":", linewidth=1.2, label="real digits")
     if log:
         plain_log(ax.yaxis)
     _nfe_axis(ax, next(iter(cells.values())))
@@ -106,49 +100,48 @@ def metric_curves(
 
 def difference_curves(
     ax: Axes,
-    differences: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    differences: Mapping[str, Cells],
     metric: str,
     *,
     solvers: Sequence[str] = ("euler", "rk4"),
 ) -> None:
-    """Differences of a metric against NFE, beside a line at zero: what an interval does not reach is not chance alone.
+    """Differences of a metric against NFE, with a line at zero.
 
     Args:
         ax: to draw on.
-        differences: ``{network: {"SOLVER-NFE": {metric: estimate}}}``; each network minus a common one. The network
-            decides the style.
+        differences: ``{network: cells}``, each network minus a common one.
         metric: which one.
         solvers: which of the cells' solvers.
 
     Explained in the chapter *Residual vs. Base, fairly*.
     """
     count = len(differences) * len(solvers)
-    places = iter(np.arange(count) - (count - 1) / 2)
+    shifts = iter(np.arange(count) - (count - 1) / 2)
     for name, by_cell in differences.items():
         for solver in solvers:
             nfes, estimates = _of_solver(by_cell, solver, metric)
             style = network_style(name) | {"linestyle": _LINES[solver]}
-            _draw(ax, nfes * _SPREAD ** next(places), estimates, style)
+            _draw(ax, nfes * _SPREAD ** next(shifts), estimates, style)
     ax.axhline(0, color=INK, linewidth=1)
     _nfe_axis(ax, next(iter(differences.values())))
 
 
 def comparison_legend(
-    figure: Figure, networks: Sequence[str], *, solvers: Sequence[str] = (), floor: bool = False
+    figure: Figure, networks: Sequence[str], *, solvers: Sequence[str] = (), real: bool = False
 ) -> None:
     """One legend above all panels: colours and markers for networks, line styles for solvers.
 
     Args:
-        figure: with a constrained layout, as :func:`fm_core.plotting.use_style` sets it.
+        figure: with a constrained layout.
         networks: keys of :data:`NETWORK_LABELS`.
-        solvers: keys of :data:`SOLVER_LABELS`; none where all curves have the same.
-        floor: name the dotted line of real digits.
+        solvers: keys of :data:`SOLVER_LABELS`.
+        real: include the dotted line of real digits.
     """
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], linestyle="-", **network_style(name)) for name in networks]
     handles += [Line2D([], [], color=INK, linestyle=_LINES[s], label=SOLVER_LABELS[s]) for s in solvers]
-    if floor:
+    if real:
         handles.append(Line2D([], [], color=INK, linestyle=":", linewidth=1.2, label="real digits"))
     columns = len(handles) if len(handles) <= 5 else -(-len(handles) // 2)
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=10)
@@ -176,8 +169,8 @@ def time_curves(ax: Axes, t: Sequence[float], curves: Mapping[str, Mapping[str, 
     ax.set(xlabel="time t (0 noise, 1 data)", xlim=(0, 1))
 
 
-def interval_rows(ax: Axes, rows: Mapping[str, Mapping[str, Any]], *, zero: bool = False) -> None:
-    """One row per estimate: the mean as a marker with its interval, each seed's value as a small dot above it.
+def interval_rows(ax: Axes, rows: Mapping[str, Entry], *, zero: bool = False) -> None:
+    """One row per estimate, with interval and seeds.
 
     Args:
         ax: to draw on.
@@ -186,16 +179,10 @@ def interval_rows(ax: Axes, rows: Mapping[str, Mapping[str, Any]], *, zero: bool
 
     Explained in the chapter *Residual vs. Base, fairly*.
     """
-    for k, (label, estimate) in enumerate(rows.items()):
-        style = network_style(label) if label in NETWORK_LABELS else {"color": INK, "marker": "o", "markersize": 5}
-        color = style.pop("color")
-        style.pop("label", None)
-        if estimate["low"] is not None:
-            ax.plot([estimate["low"], estimate["high"]], [k, k], color=color, linestyle="-", linewidth=1.6)
-        ax.plot(estimate["mean"], k, color=color, linestyle="none", **style)
-        values = estimate.get("values", ())
-        if len(values) > 1:
-            ax.plot(values, np.full(len(values), k - 0.28), ".", color=color, markersize=4, linestyle="none")
+    for k, (label, entry) in enumerate(rows.items()):
+        style = network_style(label) if label in NETWORK_LABELS else {"color": INK, "marker": "o"}
+        hollow = "markerfacecolor" in style
+        draw_estimate(ax, entry, k, seeds_at=k - 0.3, color=style["color"], marker=style["marker"], hollow=hollow)
     ax.set_yticks(range(len(rows)), [NETWORK_LABELS.get(label, label) for label in rows])
     ax.set_ylim(len(rows) - 0.5, -0.6)
     ax.grid(visible=False, axis="y")
@@ -204,40 +191,95 @@ def interval_rows(ax: Axes, rows: Mapping[str, Mapping[str, Any]], *, zero: bool
 
 
 def plain_log(axis: Axis) -> None:
-    """Make an axis logarithmic, with ticks such as 1, 2, 5 and 10 written as plain numbers.
-
-    Args:
-        axis: ``ax.xaxis`` or ``ax.yaxis``.
-    """
+    """Make ``ax.xaxis`` or ``ax.yaxis`` logarithmic, with ticks at 1, 2, 5, 10, … as plain numbers."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    name = "x" if axis is axis.axes.xaxis else "y"
+    axis.axes.set(**{f"{name}scale": "log"})
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
 
 
-def _of_solver(by_cell: Mapping[str, Mapping[str, Any]], solver: str, metric: str) -> tuple[np.ndarray, list[Any]]:
+def significance(cells: Cells, metrics: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Which network the intervals of a table of differences ``A - B`` favour.
+
+    Args:
+        cells: an entry of the record's ``differences``.
+        metrics: ``{metric: sign}``, 1 where more is better and -1 where less is.
+
+    Returns:
+        ``(metrics, cells)``: 1 where the interval says that A is better, -1 for B, 0 where it contains zero; the means,
+        same shape; and the cells' names.
+    """
+    entries = [[cell[metric] for cell in cells.values()] for metric in metrics]
+    side = np.array([[side_of_zero(entry) for entry in row] for row in entries])
+    mean = np.array([[as_estimate(entry).mean for entry in row] for row in entries], dtype=float)
+    return np.array(list(metrics.values()))[:, None] * side, mean, list(cells)
+
+
+def significance_map(
+    cells: Cells,
+    metrics: Mapping[str, int],
+    *,
+    a: str,
+    b: str,
+    rows: Sequence[str] | None = None,
+    width: float = 8.4,
+) -> Figure:
+    """All differences ``A - B`` in a table, filled with the better network's colour where the interval excludes zero.
+
+    Args:
+        cells: an entry of the record's ``differences``.
+        metrics: ``{metric: sign}``, 1 where more is better and -1 where less is.
+        a, b: keys of :data:`NETWORK_LABELS`.
+        rows: titles of the metrics.
+        width: of the figure, inches.
+
+    Explained in the chapter *Residual vs. Base, fairly*.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    better, mean, names = significance(cells, metrics)
+    colors = [network_style(b)["color"], PALE["grey"], network_style(a)["color"]]
+    figure, ax = plt.subplots(figsize=(width, 1.5 + 0.4 * len(metrics)))
+    ax.imshow(better, cmap=ListedColormap(colors), vmin=-1, vmax=1, aspect="auto")
+    for (i, j), value in np.ndenumerate(mean):
+        places = 1 if abs(value) >= 1 else 2 if abs(value) >= 0.1 else 3
+        color, weight = ("white", "bold") if better[i, j] else (INK, "normal")
+        ax.text(j, i, f"{value:+.{places}f}", ha="center", va="center", size=9, color=color, weight=weight)
+    solvers = [name.partition("-") for name in names]
+    ax.set_xticks(range(len(names)), [f"{SOLVER_LABELS.get(s, s)}\n{nfe}" for s, _, nfe in solvers], size=9.5)
+    ax.set_yticks(range(len(metrics)), rows or list(metrics))
+    ax.tick_params(length=0)
+    cell_borders(ax, len(metrics), len(names))
+    labels = (f"{NETWORK_LABELS[b]} better", "interval contains 0", f"{NETWORK_LABELS[a]} better")
+    patches = [Patch(color=color, label=label) for color, label in zip(colors, labels, strict=True)]
+    figure.legend(handles=patches, loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def _of_solver(cells: Cells, solver: str, metric: str) -> tuple[np.ndarray, list[Entry]]:
     """NFEs of a solver's cells and the metric's estimates there."""
-    found = [(int(key.rpartition("-")[2]), cell[metric]) for key, cell in by_cell.items() if key.startswith(solver)]
+    found = [(int(key.rpartition("-")[2]), cell[metric]) for key, cell in cells.items() if key.startswith(solver)]
     if not found:
-        raise ValueError(f"solvers hold {solver!r}, but the cells are {', '.join(by_cell)}.")
-    nfes, estimates = zip(*found, strict=True)
-    return np.array(nfes, dtype=float), list(estimates)
+        raise ValueError(f"solvers: expected some of {', '.join(cells)}, got {solver!r}.")
+    return np.array([nfe for nfe, _ in found], dtype=float), [entry for _, entry in found]
 
 
-def _draw(ax: Axes, x: np.ndarray, estimates: Sequence[Mapping[str, Any]], style: dict[str, Any]) -> None:
-    """A curve through the means, a bar for each interval, a dot for each seed."""
-    ax.plot(x, [e["mean"] for e in estimates], **style)
-    for place, e in zip(x, estimates, strict=True):
-        if e["low"] is not None:
-            ax.plot([place] * 2, [e["low"], e["high"]], color=style["color"], linestyle="-", linewidth=1.2, alpha=0.8)
-        if len(e.get("values", ())) > 1:
-            dots = {"marker": ".", "markersize": 3, "linestyle": "none", "alpha": 0.7}
-            ax.plot([place * _SPREAD**0.4] * len(e["values"]), e["values"], color=style["color"], **dots)
+def _draw(ax: Axes, x: np.ndarray, entries: Sequence[Entry], style: dict[str, Any]) -> None:
+    """A curve through the means, with interval and seeds at each."""
+    ax.plot(x, [as_estimate(entry).mean for entry in entries], **{**style, "marker": "none"})
+    for at, entry in zip(x, entries, strict=True):
+        draw_estimate(
+            ax, entry, at, seeds_at=at * _SPREAD**0.4, vertical=True, color=style["color"], marker=style["marker"],
+            hollow="markerfacecolor" in style,
+        )  # fmt: skip
 
 
-def _nfe_axis(ax: Axes, by_cell: Mapping[str, Any]) -> None:
+def _nfe_axis(ax: Axes, by_cell: Cells) -> None:
     """A logarithmic axis with a tick at each NFE."""
     nfes = sorted({int(key.rpartition("-")[2]) for key in by_cell})
     ax.set_xscale("log")

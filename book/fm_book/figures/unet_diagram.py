@@ -1,15 +1,12 @@
-"""Drawings of networks, made from the numbers that the networks are built with.
-
-A drawing takes widths, sizes and words, never a model, so that it stays in the plotting room. Heights and widths of the
-drawn feature maps are to scale: a chapter hands over ``model.widths``, and the picture cannot say anything else.
-"""
+"""Diagrams of the U-Net, feature maps to scale, and of its blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fm_core.plotting.style import CARD, INK
+from fm_core._checks import check_count
+from fm_core.plotting.style import BLUE, CARD, INK, PALE, PINK, QUIET, VERMILION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,12 +20,17 @@ TIME = "+ W e(t)"
 INPUT = "+ x"
 """Step of a block that adds the block's own input: the identity path."""
 
-_QUIET = "#5B626B"
-_MAP, _SKIP, _BLOCK, _TIME = "#9CC3DE", "#F3CFA6", INK, "#CC79A7"
-_KINDS = {"conv": "#CFE3F1", "Norm": "#CDEBDD"}  # colour of a step by a word in it
-_ARROW = 9.0  # room for an arrow between two maps, in pixels of the drawn image
-_PER_CHANNEL = 0.11  # drawn width of one channel, in the same unit
-_ROW = 9.0  # room between two levels
+_STEPS = {"conv": PALE["sky"], "Norm": PALE["green"]}  # colour of a step by a word in it
+_ARROW = 9.0  # length of an arrow between two maps, in pixels of the drawn image
+_PER_CHANNEL = 0.11  # drawn width of one channel, same unit
+_ROW = 9.0  # distance between two levels, same unit
+_LINES: dict[str, dict[str, Any]] = {
+    "block": {"color": INK, "linewidth": 2.4, "linestyle": "-"},
+    "conv": {"color": QUIET, "linewidth": 1.2, "linestyle": "-"},
+    "pool": {"color": BLUE, "linewidth": 1.8, "linestyle": "-"},
+    "up": {"color": VERMILION, "linewidth": 1.8, "linestyle": "-"},
+    "skip": {"color": QUIET, "linewidth": 1.3, "linestyle": (0, (4, 3))},
+}  # of an operation
 
 
 def draw_unet(
@@ -36,31 +38,27 @@ def draw_unet(
 ) -> Figure:
     """Draw the U-Net skeleton with its feature maps to scale.
 
-    A rectangle is a feature map: its height is the map's side in pixels, its width the number of channels (written
-    above it). Concatenated maps show the part that came over the skip in another colour.
+    A rectangle is a feature map, as high as its side in pixels, as wide as its number of channels. In concatenated
+    maps the skip's part has another colour.
 
     Args:
         widths: channels of each level, from full resolution down; every level halves the side, rounded down.
-        size: side of the image in pixels, at least ``2 ** (len(widths) - 1)``.
-        channels: channels of the image.
-        block: what the legend calls the block.
-        width: of the figure, in inches; the height follows.
+        size: side of the image, pixels.
+        channels: of the image.
+        block: name of the block in the legend.
+        width: of the figure, inches.
 
     Raises:
-        ValueError: no widths, a width below 1, or an image that is too small to be halved so often.
+        ValueError: no widths, a width below 1, or an image too small to be halved so often.
 
     Explained in the chapter *Two U-Nets*.
     """
     import matplotlib.pyplot as plt
 
-    widths = tuple(int(w) for w in widths)
-    if not widths or min(widths) < 1:
-        raise ValueError(f"widths={widths}: give the channels of at least one level, each at least 1.")
-    if size >> (len(widths) - 1) < 1:
-        raise ValueError(
-            f"size={size} cannot be halved {len(widths) - 1} times; use at least {2 ** (len(widths) - 1)}, or fewer "
-            "widths."
-        )
+    widths = tuple(check_count("widths", w) for w in widths)
+    if not widths:
+        raise ValueError("widths: expected the channels of at least one level, got none.")
+    check_count("size", size, 2 ** (len(widths) - 1))  # halved at every level
     figure, ax = plt.subplots(facecolor=CARD, layout="none")
     sides = [size >> level for level in range(len(widths))]
     middles, y = [], 0.0
@@ -75,19 +73,18 @@ def draw_unet(
         _arrow(ax, (left, middle), (over, middle), "skip")
     for edge, symbol in ((0.0, "x"), (end, "v")):
         ax.text(edge, -sides[0] - 0.8, symbol, ha="center", va="top", size=11, style="italic", color=INK)
-    _frame(ax, (-16.0, end + 6.0), (y - 4.0, 6.0), width)
+    _frame(figure, ax, (-16.0, end + 6.0), (y - 4.0, 6.0), width)
     _legend(ax, block)
     figure.subplots_adjust(0, 0, 1, 1)
     return figure
 
 
 def draw_blocks(blocks: Mapping[str, Sequence[str]], *, width: float = 6.4) -> Figure:
-    """Draw blocks side by side, each as a column of steps from x at the top to y at the bottom.
+    """Draw blocks side by side, each as a column of steps from x to y.
 
     Args:
-        blocks: ``{name: steps}``. A step is a word in a box; :data:`TIME` stands for adding the projected time
-            embedding, :data:`INPUT` for adding the block's input, which is drawn as a line past all steps before it.
-        width: of the figure, in inches; the height follows from the longest block.
+        blocks: ``{name: steps}``; a step is a text, :data:`TIME` or :data:`INPUT`.
+        width: of the figure, inches.
 
     Raises:
         ValueError: no blocks, or a block without steps.
@@ -98,20 +95,20 @@ def draw_blocks(blocks: Mapping[str, Sequence[str]], *, width: float = 6.4) -> F
 
     empty = [name for name, steps in blocks.items() if not steps]
     if not blocks or empty:
-        raise ValueError(f"blocks={dict(blocks)!r}: give at least one block, and at least one step in each.")
+        raise ValueError(f"blocks: expected at least one, with at least one step in each, got {dict(blocks)!r}.")
     figure, ax = plt.subplots(facecolor=CARD, layout="none")
     longest = max(len(steps) for steps in blocks.values())
     for column, (name, steps) in enumerate(blocks.items()):
         _block(ax, 6.4 * column, name, steps)
-    _frame(ax, (-2.9, 6.4 * len(blocks) - 3.2), (-0.86 * longest - 1.05, 1.5), width)
+    _frame(figure, ax, (-2.9, 6.4 * len(blocks) - 3.2), (-0.86 * longest - 1.05, 1.5), width)
     figure.subplots_adjust(0, 0, 1, 1)
     return figure
 
 
 def _encoder(ax: Axes, widths: tuple[int, ...], channels: int, sides: list[int], middles: list[float]) -> list[float]:
-    """Draw the way down and the middle; return the right edge of what each level hands on."""
+    """Draw encoder and middle; return the right edge of each level's last map."""
     for level, (side, middle) in enumerate(zip(sides, middles, strict=True)):
-        ax.text(-3.5, middle, f"level {level}\n{side}×{side}", ha="right", va="center", size=9, color=_QUIET)
+        ax.text(-3.5, middle, f"level {level}\n{side}×{side}", ha="right", va="center", size=9, color=QUIET)
     x = _map(ax, 0.0, middles[0], sides[0], channels)
     _arrow(ax, (x, middles[0]), (x + _ARROW, middles[0]), "conv")
     x = _map(ax, x + _ARROW, middles[0], sides[0], widths[0])
@@ -131,7 +128,7 @@ def _encoder(ax: Axes, widths: tuple[int, ...], channels: int, sides: list[int],
 def _decoder(
     ax: Axes, widths: tuple[int, ...], sides: list[int], middles: list[float], right: list[float]
 ) -> tuple[float, list[float]]:
-    """Draw the way up; return the last right edge and, from level 0 down, where each skip arrives."""
+    """Draw the decoder; return the last right edge and, from level 0 down, where each skip ends."""
     x, arrivals = right[-1], []
     for level in range(len(widths) - 2, -1, -1):
         c, deep = widths[level] * _PER_CHANNEL, widths[level + 1] * _PER_CHANNEL
@@ -139,7 +136,7 @@ def _decoder(
         left = centre - c / 2
         top, bottom = middles[level + 1] + sides[level + 1] / 2, middles[level] - sides[level] / 2
         _arrow(ax, (centre, top), (centre, bottom), "up")
-        _map(ax, left - c, middles[level], sides[level], widths[level], color=_SKIP, label="")
+        _map(ax, left - c, middles[level], sides[level], widths[level], color=PALE["orange"], label="")
         x = _map(ax, left, middles[level], sides[level], widths[level], label="")
         words = f"{widths[level]}+{widths[level]}"
         ax.text(left, middles[level] + sides[level] / 2 + 0.8, words, ha="center", va="bottom", size=9, color=INK)
@@ -150,9 +147,16 @@ def _decoder(
 
 
 def _map(
-    ax: Axes, left: float, middle: float, side: int, channels: int, *, color: str = _MAP, label: str | None = None,
+    ax: Axes,
+    left: float,
+    middle: float,
+    side: int,
+    channels: int,
+    *,
+    color: str = PALE["blue"],
+    label: str | None = None,
     below: bool = False,
-) -> float:  # fmt: skip
+) -> float:
     from matplotlib.patches import Rectangle
 
     across = channels * _PER_CHANNEL
@@ -165,31 +169,20 @@ def _map(
 
 
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], kind: str) -> None:
-    style = {
-        "block": {"color": _BLOCK, "linewidth": 2.4},
-        "conv": {"color": _QUIET, "linewidth": 1.2},
-        "pool": {"color": "#0072B2", "linewidth": 1.8},
-        "up": {"color": "#D55E00", "linewidth": 1.8},
-        "skip": {"color": _QUIET, "linewidth": 1.3, "linestyle": (0, (4, 3))},
-    }[kind]
-    shape = {"arrowstyle": "-|>", "shrinkA": 2, "shrinkB": 2, "mutation_scale": 10, **style}
+    shape = {"arrowstyle": "-|>", "shrinkA": 2, "shrinkB": 2, "mutation_scale": 10, **_LINES[kind]}
     ax.annotate("", end, start, arrowprops=shape, zorder=3)
     if kind == "block":
         middle = ((start[0] + end[0]) / 2 - 0.6, start[1])
-        ax.plot(*middle, "o", color=_TIME, markersize=8.5, markeredgecolor=CARD, zorder=4)
+        ax.plot(*middle, "o", color=PINK, markersize=8.5, markeredgecolor=CARD, zorder=4)
 
 
 def _legend(ax: Axes, block: str) -> None:
     from matplotlib.lines import Line2D
 
-    entries = [
-        Line2D([], [], color=_BLOCK, linewidth=2.4, linestyle="-", marker="o", markersize=8.5, markerfacecolor=_TIME,
-               markeredgecolor=CARD, label=f"{block}, told the time"),
-        Line2D([], [], color=_QUIET, linewidth=1.2, linestyle="-", label="stem, head"),
-        Line2D([], [], color="#0072B2", linewidth=1.8, linestyle="-", label="max-pooling"),
-        Line2D([], [], color="#D55E00", linewidth=1.8, linestyle="-", label="transposed convolution"),
-        Line2D([], [], color=_QUIET, linewidth=1.3, linestyle=(0, (4, 3)), label="skip connection"),
-    ]  # fmt: skip
+    labels = {"conv": "stem, head", "pool": "max-pooling", "up": "transposed convolution", "skip": "skip connection"}
+    dot = {"marker": "o", "markersize": 8.5, "markerfacecolor": PINK, "markeredgecolor": CARD}
+    entries = [Line2D([], [], **_LINES["block"], **dot, label=f"{block} with time embedding")]
+    entries += [Line2D([], [], **_LINES[kind], label=label) for kind, label in labels.items()]
     ax.legend(
         handles=entries, loc="lower center", ncols=3, fontsize=9, frameon=False, handlelength=2.4, borderaxespad=0.2
     )
@@ -209,28 +202,28 @@ def _block(ax: Axes, x: float, name: str, steps: Sequence[str]) -> None:
             ax.text(x, y - 0.02, "+", ha="center", va="center", size=12, color=INK, zorder=4)
             reach = 0.23
         else:
-            color = next((c for word, c in _KINDS.items() if word in step), "#ECECE8")
+            color = next((c for word, c in _STEPS.items() if word in step), PALE["grey"])
             box = FancyBboxPatch((x - 1.5, y - 0.26), 3.0, 0.52, boxstyle="round,pad=0,rounding_size=0.1")
             box.set(facecolor=color, edgecolor=INK, linewidth=1.0, zorder=3)
             ax.add_patch(box)
             ax.text(x, y - 0.01, step, ha="center", va="center", size=10.5, color=INK, zorder=4)
             reach = 0.26
         if step == TIME:
-            ax.annotate("", (x + 0.23, y), (x + 1.65, y), arrowprops={**line, "color": _TIME})
-            ax.text(x + 1.75, y, "W e(t)", ha="left", va="center", size=10.5, color="#9C3F74")
+            ax.annotate("", (x + 0.23, y), (x + 1.65, y), arrowprops={**line, "color": PINK})
+            ax.text(x + 1.75, y, "W e(t)", ha="left", va="center", size=10.5, color=INK)
         if step == INPUT:
             side = x - 1.95
-            ax.plot([x - 0.18, side, side], [0.25, 0.25, y], color="#D55E00", linewidth=2.2, linestyle="-")
-            ax.annotate("", (x - 0.23, y), (side, y), arrowprops={**line, "color": "#D55E00", "linewidth": 2.2})
+            ax.plot([x - 0.18, side, side], [0.25, 0.25, y], color=VERMILION, linewidth=2.2, linestyle="-")
+            ax.annotate("", (x - 0.23, y), (side, y), arrowprops={**line, "color": VERMILION, "linewidth": 2.2})
             ax.text(side - 0.15, (0.25 + y) / 2, "identity", rotation=90, ha="right", va="center", size=10.5,
-                    color="#A84A00")  # fmt: skip
+                    color=INK)  # fmt: skip
         ax.annotate("", (x, y + reach), (x, ends[-1]), arrowprops=line)
         ends.append(y - reach)
     ax.annotate("", (x, ends[-1] - 0.35), (x, ends[-1]), arrowprops=line)
     ax.text(x, ends[-1] - 0.55, "y", ha="center", va="center", size=11, style="italic", color=INK)
 
 
-def _frame(ax: Axes, x: tuple[float, float], y: tuple[float, float], width: float) -> None:
+def _frame(figure: Figure, ax: Axes, x: tuple[float, float], y: tuple[float, float], width: float) -> None:
     ax.set(xlim=x, ylim=y, aspect="equal")
     ax.set_axis_off()
-    ax.figure.set_size_inches(width, width * (y[1] - y[0]) / (x[1] - x[0]))
+    figure.set_size_inches(width, width * (y[1] - y[0]) / (x[1] - x[0]))
