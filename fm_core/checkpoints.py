@@ -80,8 +80,8 @@ def save_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Tensor],
     broken = [name for name, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]
     if broken:
         raise CheckpointError(
-            f"{path}: expected finite tensors, got NaN or infinity in {len(broken)}, the first is {broken[0]!r}. Nothing "
-            "was written and the last checkpoint is untouched. Resume from it with a smaller learning rate."
+            f"{path}: expected finite tensors, got NaN or infinity in {len(broken)}, the first is {broken[0]!r}. "
+            "Nothing was written and the last checkpoint is untouched. Resume from it with a smaller learning rate."
         )
     text = json.dumps(state)
     metadata = {"format": FORMAT, "sha256": _digest(tensors, text), "state": text}
@@ -110,8 +110,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
         )
     if _digest(tensors, metadata.get("state", "")) != metadata.get("sha256"):
         raise CheckpointError(
-            f"{path}: expected content that matches its SHA-256, got a damaged file. It is left untouched. Delete it or "
-            "give train() another folder with out=...."
+            f"{path}: expected content that matches its SHA-256, got a damaged file. It is left untouched. Delete it "
+            "or give train() another folder with out=...."
         )
     return tensors, json.loads(metadata["state"])
 
@@ -182,7 +182,9 @@ def load_model(
     try:
         network.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in tensors.items()})
     except RuntimeError as error:
-        raise CheckpointError(f"{folder}: expected weights of a {type(network).__name__}, got others: {error}") from error
+        raise CheckpointError(
+            f"{folder}: expected weights of a {type(network).__name__}, got others: {error}"
+        ) from error
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  (torch's stub lacks this form)
     return network.eval()
 
@@ -203,8 +205,8 @@ def model_card(folder: str | os.PathLike[str]) -> dict[str, Any]:
             raise TypeError("sha256 is no text")
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{file}: expected JSON with the entry sha256, got a damaged file ({error!r}). Copy it again from where the "
-            "network was saved, or reinstall fm-core if the file belongs to the package."
+            f"{file}: expected JSON with the entry sha256, got a damaged file ({error!r}). Copy it again from where "
+            "the network was saved, or reinstall fm-core if the file belongs to the package."
         ) from error
     return card
 

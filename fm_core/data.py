@@ -188,20 +188,20 @@ def toy_2d(name: str, n: int, *, generator: torch.Generator | None = None) -> Te
         ValueError: unknown name.
     """
     check_choice("name", name, TOY_SETS)
-    rand = {"generator": generator}
+    g = generator
     if name == "eight_gaussians":
-        angle = torch.randint(8, (n,), **rand) * (math.pi / 4)
-        return 2 * torch.stack([angle.cos(), angle.sin()], dim=1) + 0.2 * torch.randn(n, 2, **rand)
+        angle = torch.randint(8, (n,), generator=g) * (math.pi / 4)
+        return 2 * torch.stack([angle.cos(), angle.sin()], dim=1) + 0.2 * torch.randn(n, 2, generator=g)
     if name == "two_moons":
-        angle = math.pi * torch.rand(n, **rand)
-        side = torch.randint(2, (n,), **rand) * 2 - 1  # +1: upper moon, -1: lower moon
+        angle = math.pi * torch.rand(n, generator=g)
+        side = torch.randint(2, (n,), generator=g) * 2 - 1  # +1: upper moon, -1: lower moon
         x = side * angle.cos() + (1 - side) / 2
         y = side * angle.sin() + (1 - side) / 4
         moons = torch.stack([x - 0.5, y - 0.25], dim=1)
-        return 1.5 * (moons + 0.1 * torch.randn(n, 2, **rand))
-    column = torch.randint(4, (n,), **rand)
-    row = 2 * torch.randint(2, (n,), **rand) + column % 2
-    return torch.stack([column, row], dim=1) - 2 + torch.rand(n, 2, **rand)
+        return 1.5 * (moons + 0.1 * torch.randn(n, 2, generator=g))
+    column = torch.randint(4, (n,), generator=g)
+    row = 2 * torch.randint(2, (n,), generator=g) + column % 2
+    return torch.stack([column, row], dim=1) - 2 + torch.rand(n, 2, generator=g)
 
 
 def fingerprint(images: Tensor) -> str:

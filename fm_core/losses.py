@@ -51,15 +51,15 @@ def flow_matching_loss(
     check_choice("reduction", reduction, ("mean", "none"))
     if x_0 is None:
         x_0 = torch.randn(x_1.shape, generator=generator, device=x_1.device, dtype=x_1.dtype)
-    drawn = torch.rand(len(x_1), generator=generator, device=x_1.device, dtype=x_1.dtype) if t is None else None
+    path_of = straight_path if t is not None else interpolate  # times that are drawn here need no check
+    if t is None:
+        t = torch.rand(len(x_1), generator=generator, device=x_1.device, dtype=x_1.dtype)
     if coupling is not None:
         x_0, x_1 = coupling(x_0, x_1)
-    path = straight_path(x_0, x_1, t) if t is not None else interpolate(x_0, x_1, drawn)
+    path = path_of(x_0, x_1, t)
     v = velocity(path.x_t, path.t)
     if v.shape != path.dx_t.shape:
-        raise ValueError(
-            f"velocity(x, t): expected the shape of x, {tuple(path.x_t.shape)}, got {tuple(v.shape)}."
-        )
+        raise ValueError(f"velocity(x, t): expected the shape of x, {tuple(path.x_t.shape)}, got {tuple(v.shape)}.")
     error = (v - path.dx_t).square()  # under autocast v is bfloat16 and dx_t float32: the difference is float32
     return error.mean() if reduction == "mean" else error.flatten(1).mean(dim=1)
 

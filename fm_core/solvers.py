@@ -174,12 +174,12 @@ def solve(
         states, nfe = _dopri5(velocity, x, grid, rtol, atol, progress)
         velocities = torch.stack([evaluate(velocity, state, s) for state, s in zip(states, times, strict=True)])
         return Trajectory(times, states, velocities, nfe)
-    kept, slopes = [x], []
-    for k_1, x in _runge_kutta(velocity, x, grid, tableau, progress):
-        slopes.append(k_1)
-        kept.append(x)
-    slopes.append(evaluate(velocity, x, times[-1]))
-    return Trajectory(times, torch.stack(kept), torch.stack(slopes), tableau.stages * (len(grid) - 1))
+    states, velocities = [x], []
+    for k_1, end in _runge_kutta(velocity, x, grid, tableau, progress):
+        velocities.append(k_1)
+        states.append(end)
+    velocities.append(evaluate(velocity, states[-1], times[-1]))
+    return Trajectory(times, torch.stack(states), torch.stack(velocities), tableau.stages * (len(grid) - 1))
 
 
 @torch.no_grad()
@@ -198,9 +198,10 @@ def integrate(
     if (tableau := _tableau(method)) is None:
         states, nfe = _dopri5(velocity, x, grid[[0, -1]], rtol, atol, progress)
         return states[-1], nfe
-    for _, x in _runge_kutta(velocity, x, grid, tableau, progress):
-        pass
-    return x, tableau.stages * (len(grid) - 1)
+    end = x
+    for _, state in _runge_kutta(velocity, x, grid, tableau, progress):
+        end = state
+    return end, tableau.stages * (len(grid) - 1)
 
 
 def _runge_kutta(
@@ -251,7 +252,7 @@ def _dopri5(
         ) from error
     finally:
         bar.close()
-    return states, int(bar.n)
+    return torch.as_tensor(states), int(bar.n)
 
 
 def evaluate(velocity: Velocity, x: Tensor, t: Tensor) -> Tensor:
@@ -305,7 +306,11 @@ def paced_grid(steps: int, pacing: str | Pacing, *, start: float = 0.0, end: flo
 
     Explained in the chapter *Integrating the flow*.
     """
-    start, end, u = check_number("start", start), check_number("end", end), np.linspace(0, 1, check_count("steps", steps) + 1)
+    start, end, u = (
+        check_number("start", start),
+        check_number("end", end),
+        np.linspace(0, 1, check_count("steps", steps) + 1),
+    )
     if start == end:
         raise ValueError(f"start, end: expected two different times, got {start:g} twice.")
     p = np.asarray(pacing_function(pacing)(u), dtype=np.float64)

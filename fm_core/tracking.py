@@ -123,14 +123,16 @@ class MLflowTracker:
 
     def log_snapshot(self, trajectory: Trajectory, step: int) -> None:
         """Keep a Trajectory as ``snapshots/step-00000500.npz``, states and velocities in half precision."""
+        if trajectory.velocity is None:
+            raise ValueError("trajectory: expected one with velocities, got velocity=None. Make it with solve(...).")
+        half = {"x": trajectory.x, "velocity": trajectory.velocity}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"step-{step:08d}.npz"
             np.savez_compressed(
                 path,
                 t=trajectory.t.cpu().numpy(),
-                x=trajectory.x.cpu().numpy().astype(np.float16),
-                velocity=trajectory.velocity.cpu().numpy().astype(np.float16),
                 nfe=np.array(trajectory.nfe),
+                **{name: value.cpu().numpy().astype(np.float16) for name, value in half.items()},
             )
             self.log_file(path, SNAPSHOTS)
 

@@ -445,7 +445,7 @@ def _ema(decay: float) -> Callable[[Any, Any, Any], None]:
 
     def update(averaged: Any, current: Any, count: Tensor | int) -> None:
         n = int(count)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))  # type: ignore[attr-defined]  (no stub)
 
     return update
 

@@ -1,4 +1,4 @@
-"""What this book needs and a reader's own project does not: metrics, experiments, records, figures of single chapters."""
+"""What only this book needs: metrics, experiments, records, figures of single chapters."""
 
 from fm_book.records import load_record
 from fm_book.scale import scaled

@@ -37,7 +37,11 @@ def load_record(name: str) -> dict[str, Any]:
 
 
 def write_record(
-    name: str, values: dict[str, Any], *, config: Mapping[str, Any] | None = None, device: str = "auto"
+    name: str,
+    values: dict[str, Any],
+    *,
+    config: Mapping[str, Any] | None = None,
+    device: str = "auto",
 ) -> Path:
     """Write the values with date, commit, versions and device; numbers keep six significant digits.
 

@@ -54,8 +54,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = nn.GroupNorm(groups, c_out)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        _start_at_zero(self.conv2)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv1(F.gelu(self.norm1(x)))  # (B, c_out, H, W)
@@ -81,8 +80,7 @@ class SelfAttention(nn.Module):
         self.norm = nn.GroupNorm(groups, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        _start_at_zero(self.out)
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, height, width = x.shape
@@ -91,3 +89,8 @@ class SelfAttention(nn.Module):
         h = F.scaled_dot_product_attention(q, k, v)  # (B, heads, H·W, c / heads)
         h = h.transpose(-1, -2).reshape(b, c, height, width)
         return x + self.out(h)
+
+
+def _start_at_zero(layer: nn.Module) -> None:
+    for p in layer.parameters():
+        nn.init.zeros_(p)

@@ -36,8 +36,8 @@ class TimeEmbedding(nn.Module):
         super().__init__()
         if time_dim < 4 or time_dim % 2:
             raise ValueError(f"time_dim: expected an even number of at least 4, got {time_dim}. 128 is usual.")
-        omega = torch.logspace(0, 3, time_dim // 2)
-        self.register_buffer("omega", omega, persistent=False)
+        self.omega: Tensor
+        self.register_buffer("omega", torch.logspace(0, 3, time_dim // 2), persistent=False)
         self.mlp = nn.Sequential(nn.Linear(time_dim, time_dim), nn.GELU(), nn.Linear(time_dim, time_dim), nn.GELU())
 
     def forward(self, t: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class UNet(nn.Module):
         self.embed = TimeEmbedding(time_dim)
         self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
         pairs = list(zip((widths[0], *widths), widths, strict=False))  # (c_in, c_out) of each level
-        self.pool = nn.MaxPool2d(2)
+        self.pool: nn.Module = nn.MaxPool2d(2)
         self.encoder = nn.ModuleList(block(c_in, c_out, time_dim) for c_in, c_out in pairs)
         self.middle = block(widths[-1], widths[-1], time_dim)
         self.after_middle = middle if middle is not None else nn.Identity()

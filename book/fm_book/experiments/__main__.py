@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
+import tyro
+
 from fm_book.experiments.ablation import Ablation
-from fm_book.experiments.benchmark import Benchmark
+from fm_book.experiments.bits import Likelihood
+from fm_book.experiments.classifier import TrainClassifier
 from fm_book.experiments.compare import Compare
 from fm_book.experiments.export import Export
-from fm_book.experiments.bits import Likelihood
-from fm_book.experiments.train_classifier import TrainClassifier
 from fm_book.experiments.publish import TrainPublished
 
 EXPERIMENTS = {
@@ -19,14 +20,11 @@ EXPERIMENTS = {
     "ablation": Ablation,
     "likelihood": Likelihood,
     "export": Export,
-    "benchmark": Benchmark,
 }
 
 
 def main() -> None:
     """Run one experiment and print one line about what it recorded; ``--list`` names them all."""
-    import tyro
-
     if sys.argv[1:] == ["--list"]:
         for name, experiment in EXPERIMENTS.items():
             print(f"{name:<18}{(experiment.__doc__ or '').splitlines()[0]}")

@@ -1,33 +1,30 @@
 """From the Base to the Residual U-Net one change at a time, at equal parameters; learning rates of the two ends.
 
-The networks have half the published widths, so that two processor cores can train three seeds of each; the batches
-are half as large, which gives the short runs twice the steps. All networks of a seed see the same images in the same
-order with the same noise and times, so two rungs are compared seed by seed.
+The networks have half the published widths and half the batch size, so that two processor cores train three seeds of
+each. All networks of a seed see the same images in the same order with the same noise and times: variants are compared
+seed by seed.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
-
-from fm_core.checkpoints import load_model
-from fm_core.data import Digits
-from fm_book.experiments.evaluation import cached, draw_samples, score
-from fm_book.experiments.intervals import seed_difference, seed_interval
-from fm_book.experiments.variants import VARIANTS, VariantConfig, VariantUNet, build_variant
-from fm_book.experiments.matching import flops, parameters
-from fm_book.experiments.runs import GRADIENT, curves, finished, run_stages, store
 from fm_core.environment import resolve_device
+from fm_core.models import count_flops, count_parameters
+from fm_core.training import TrainConfig
+from tyro.conf import Suppress
 
-__all__ = ["CHANGES", "RATES", "WIDTHS", "Ablation"]
+from fm_book.experiments.base import GRADIENT, Experiment, Run, Splits, curves
+from fm_book.experiments.evaluation import cached, draw_samples, score
+from fm_book.experiments.variants import VARIANTS, VariantUNet
+from fm_book.metrics import seed_difference, seed_interval
 
-TIME_DIM = 64
-BATCH = 64
+__all__ = ["CHANGES", "WIDTHS", "Ablation"]
+
 WIDTHS: dict[str, tuple[int, ...]] = {  # each within 1.5 % of the Residual U-Net's parameters, found by matched_widths
     "base": (11, 22, 45, 91),
     "two-convolutions": (8, 16, 32, 65),
@@ -42,8 +39,7 @@ WIDTHS: dict[str, tuple[int, ...]] = {  # each within 1.5 % of the Residual U-Ne
     "base-input-time": (12, 24, 48, 96),
     "base-raw-time": (11, 23, 46, 91),
 }
-RATES = (1e-3, VariantConfig.lr, 1e-2)  # learning rates of the two ends
-CHANGES = {  # what changes, from which rung to which
+CHANGES: dict[str, tuple[str, str]] = {  # what changes, from which variant to which
     "two convolutions": ("base", "two-convolutions"),
     "identity path": ("two-convolutions", "identity"),
     "GroupNorm": ("identity", "groupnorm"),
@@ -57,160 +53,167 @@ CHANGES = {  # what changes, from which rung to which
     "Base: raw t": ("base", "base-raw-time"),
     "all from Base to Residual": ("base", "residual"),
 }
-METHOD, NFE = "euler", 32  # how the samples are drawn
-LOGGED = 10  # steps between two points of a curve
-LADDER = ("base", "two-convolutions", "identity", "groupnorm", "residual")  # whose gradients are recorded
 
 
-@dataclass(frozen=True)
-class Ablation:
-    """Train every rung with each seed, and the two ends at other learning rates; goes on where it was interrupted.
+@dataclass(frozen=True, kw_only=True)
+class Ablation(Experiment):
+    """Train every variant with each seed, and the two ends at other learning rates.
 
     Attributes:
         images: training images each network sees, counted with repetition.
-        seeds: of the trainings.
+        seeds: of the training runs.
         samples: drawn per network and seed, a multiple of 250.
-        stage: "train", "evaluate" (networks that are trained), or "all".
-        out: folder of the experiments; runs go to ``out/ablation``.
-        data: "mnist" or "sample".
-        device: "auto", "cpu", "cuda", ...
-        threads: threads on a CPU; as torch chooses if left out.
+        widths: of each variant.
+        time_dim: width of the time embedding.
+        batch_size: images per step.
+        rates: learning rates of the two ends.
+        changes: what changes, from which variant to which.
+        sampling: solver and NFE of the samples.
+        log_every: steps between points of the curves.
+        gradients: variants whose gradient norms are recorded.
+        metrics: from samples to ``{metric: estimate's entry}``.
     """
 
+    name: ClassVar[str] = "ablation"
     images: int = 38_400
     seeds: tuple[int, ...] = (0, 1, 2)
     samples: int = 1000
-    stage: Literal["all", "train", "evaluate"] = "all"
-    out: Path = Path("runs/experiments")
-    data: str = "mnist"
-    device: str = "auto"
-    threads: int | None = None
+    widths: Annotated[Mapping[str, tuple[int, ...]], Suppress] = field(default_factory=lambda: dict(WIDTHS))
+    time_dim: Annotated[int, Suppress] = 64
+    batch_size: Annotated[int, Suppress] = 64
+    rates: Annotated[tuple[float, ...], Suppress] = (1e-3, TrainConfig.lr, 1e-2)
+    changes: Annotated[Mapping[str, tuple[str, str]], Suppress] = field(default_factory=lambda: dict(CHANGES))
+    sampling: Annotated[tuple[str, int], Suppress] = ("euler", 32)
+    log_every: Annotated[int, Suppress] = 10
+    gradients: Annotated[tuple[str, ...], Suppress] = (
+        "base",
+        "two-convolutions",
+        "identity",
+        "groupnorm",
+        "residual",
+    )
+    metrics: Annotated[Callable[..., dict[str, Any]], Suppress] = score
 
-    def configs(self) -> dict[tuple[str, float, int], VariantConfig]:
-        """The trainings by rung, learning rate and seed, all networks of a seed before the next seed."""
+    def runs(self) -> dict[tuple[str, float, int], Run]:
+        """The training runs by variant, learning rate and seed, all networks of a seed before the next seed."""
         return {
-            (name, rate, seed): VariantConfig(
-                model=name,
-                widths=widths,
-                time_dim=TIME_DIM,
-                images=self.images,
-                batch_size=BATCH,
-                lr=rate,
-                seed=seed,
-                data=self.data,  # type: ignore[arg-type]
-                eval_every=max(1, self.images // BATCH // 3),
-                out=str(self.out / "ablation" / name / f"lr-{rate:g}" / f"seed-{seed}"),
-                device=self.device,
-                log_every=LOGGED,
+            (name, rate, seed): Run(
+                self.folder / name / f"lr-{rate:g}" / f"seed-{seed}",
+                partial(VariantUNet, name, widths, self.time_dim),
+                TrainConfig(images=self.images, batch_size=self.batch_size, lr=rate, seed=seed),
+                log_every=self.log_every,
+                eval_every=max(1, self.images // self.batch_size // 3),
                 checkpoint_every=100,
-                tracking_uri=store(self.out),
-                experiment="ablation",
             )
             for seed in self.seeds
-            for rate in sorted(RATES, key=lambda rate: rate != VariantConfig.lr)
-            for name, widths in WIDTHS.items()
-            if rate == VariantConfig.lr or name in ("base", "residual")
+            for rate in sorted(self.rates, key=lambda rate: rate != TrainConfig.lr)
+            for name, widths in self.widths.items()
+            if rate == TrainConfig.lr or name in ("base", "residual")
         }
 
-    def config(self) -> dict[str, Any]:
-        """What decides the recorded numbers, JSON-ready."""
-        recipe = VariantConfig(images=self.images, batch_size=BATCH, time_dim=TIME_DIM, data=self.data).recipe()  # type: ignore[arg-type]
-        own = ("model", "widths", "seed", "lr", "eval_every", "precision", "attention")
+    def settings(self) -> dict[str, Any]:
+        recipe = asdict(TrainConfig(images=self.images, batch_size=self.batch_size)) | {"time_dim": self.time_dim}
         return {
             "images": self.images,
             "seeds": list(self.seeds),
             "samples": self.samples,
-            "sampling": [METHOD, NFE],
-            "rates": list(RATES),
-            "rungs": {name: {**asdict(VARIANTS[name]), "widths": list(widths)} for name, widths in WIDTHS.items()},
-            "changes": {change: list(ends) for change, ends in CHANGES.items()},
-            "recipe": {k: v for k, v in recipe.items() if k not in own},
+            "sampling": list(self.sampling),
+            "rates": list(self.rates),
+            "rungs": {name: {**asdict(VARIANTS[name]), "widths": list(w)} for name, w in self.widths.items()},
+            "changes": {change: list(ends) for change, ends in self.changes.items()},
+            "recipe": {k: v for k, v in recipe.items() if k not in ("seed", "lr", "precision")},
         }
 
-    def run(self) -> str:
-        return run_stages("ablation", self)
-
-    def evaluate(self, data: tuple[Digits, Digits]) -> dict[str, Any]:
-        """Everything that is recorded.
-
-        Args:
-            data: training and test digits.
-        """
-        configs = self.configs()
-        rungs = {name: [configs[name, VariantConfig.lr, seed] for seed in self.seeds] for name in WIDTHS}
-        numbers = {name: _columns([self._judge(config) for config in runs]) for name, runs in rungs.items()}
+    def evaluate(self, data: Splits) -> dict[str, Any]:
+        runs = self.runs()
+        variants = {name: [runs[name, TrainConfig.lr, seed] for seed in self.seeds] for name in self.widths}
+        numbers = {name: _columns([self._numbers(run) for run in seeds]) for name, seeds in variants.items()}
         return {
             "rungs": {
-                name: _facts(name, rungs[name]) | {k: seed_interval(v) for k, v in numbers[name].items()}
-                for name in rungs
+                name: self._facts(name, seeds) | {k: seed_interval(v).entry() for k, v in numbers[name].items()}
+                for name, seeds in variants.items()
             },
             "changes": {
-                change: {k: seed_difference(numbers[after][k], v) for k, v in numbers[before].items()}
-                for change, (before, after) in CHANGES.items()
+                change: {k: seed_difference(numbers[after][k], v).entry() for k, v in numbers[before].items()}
+                for change, (before, after) in self.changes.items()
                 if numbers[before] and numbers[after]
             },
             "rates": {
-                name: {f"{rate:g}": _rate([configs[name, rate, seed] for seed in self.seeds]) for rate in sorted(RATES)}
+                name: {
+                    f"{rate:g}": self._rate([runs[name, rate, seed] for seed in self.seeds])
+                    for rate in sorted(self.rates)
+                }
                 for name in ("base", "residual")
             },
-            "gradients": {name: _gradients(rungs[name]) for name in LADDER},
+            "gradients": {name: self._gradients(variants[name]) for name in self.gradients},
         }
 
-    def _judge(self, config: VariantConfig) -> dict[str, float]:
-        """One run's validation loss and the metrics of its samples."""
-        device, facts = resolve_device(self.device), finished(config) or {}
-        if "diverged" in facts:
+    def _numbers(self, run: Run) -> dict[str, float]:
+        """One run's validation loss and the metrics of its samples; empty if it diverged."""
+        device, record = resolve_device(self.device), run.finished()
+        if record.diverged:
             return {}
-        sha = json.loads((config.folder / "config.json").read_text())["sha256"]
-        load = partial(load_model, config.folder, device, build=build_variant)
-        folder = config.folder / "evaluation"
-        draw = partial(draw_samples, load, folder, sha, count=self.samples, device=device, method=METHOD, nfe=NFE)
-        key = {"weights": sha, "samples": self.samples}
-        scores = cached(folder / f"{METHOD}-{NFE}.json", key, lambda: score(draw()))
-        return {"validation_loss": facts["validation_loss"], **{k: value for k, (value, *_) in scores.items()}}
+        folder, (method, nfe) = run.folder / "evaluation", self.sampling
+        key = {"weights": record.sha256, "samples": self.samples}
+
+        def scores() -> dict[str, Any]:
+            load = partial(run.load, device)
+            return self.metrics(
+                draw_samples(
+                    load,
+                    folder,
+                    record.sha256,
+                    method=method,
+                    nfe=nfe,
+                    count=self.samples,
+                    device=device,
+                )
+            )
+
+        found = cached(folder / f"{method}-{nfe}.json", key, scores)
+        return {
+            "validation_loss": record.validation_loss,
+            **{k: entry["mean"] for k, entry in found.items()},
+        }
+
+    def _facts(self, name: str, runs: Sequence[Run]) -> dict[str, Any]:
+        model, residual = (VariantUNet(n, self.widths[n], self.time_dim) for n in (name, "residual"))
+        records = [run.finished() for run in runs]
+        return {
+            "title": VARIANTS[name].title,
+            "widths": list(self.widths[name]),
+            "parameters": count_parameters(model),
+            "flops": count_flops(model),
+            "parameters_to_residual": count_parameters(model) / count_parameters(residual),
+            "flops_to_residual": count_flops(model) / count_flops(residual),
+            "diverged": sum(record.diverged is not None for record in records),
+            "seconds": [record.seconds for record in records],
+            "commits": sorted({s["git_commit"] for record in records for s in record.sessions}),
+        }
+
+    def _rate(self, runs: Sequence[Run]) -> dict[str, Any]:
+        """One learning rate: validation losses, share of clipped steps and largest gradient norm."""
+        whole = [(run, record) for run in runs if (record := run.finished()).diverged is None]
+        result: dict[str, Any] = {"diverged": len(runs) - len(whole)}
+        if whole:
+            norms = [curves(run, self.uri)["grad_norm"][1] for run, _ in whole]
+            clip = TrainConfig.grad_clip
+            result["validation_loss"] = seed_interval([record.validation_loss for _, record in whole]).entry()
+            result["clipped"] = seed_interval([sum(norm > clip for norm in n) / len(n) for n in norms]).entry()
+            result["largest_gradient"] = seed_interval([max(n) for n in norms]).entry()
+        return result
+
+    def _gradients(self, runs: Sequence[Run]) -> dict[str, Any]:
+        """Gradient norm before clipping at each depth and of the whole over training, the median of the seeds."""
+        found = [curves(run, self.uri) for run in runs if run.finished().diverged is None]
+        names = [k for k in found[0] if k.startswith(GRADIENT)] if found else []
+        medians = {
+            name.removeprefix(GRADIENT): torch.tensor([run[name][1] for run in found]).median(dim=0).values.tolist()
+            for name in [*names, *(["grad_norm"] if names else [])]
+        }
+        return {"step": found[0]["grad_norm"][0] if found else [], "norm": medians}
 
 
 def _columns(runs: list[dict[str, float]]) -> dict[str, list[float]]:
     """One list a metric from one dictionary a seed; empty where a seed diverged."""
     return {k: [run[k] for run in runs] for k in runs[0]} if all(runs) else {}
-
-
-def _facts(name: str, runs: list[VariantConfig]) -> dict[str, Any]:
-    model, whole = (VariantUNet(n, WIDTHS[n], TIME_DIM) for n in (name, "residual"))
-    trained = [finished(config) or {} for config in runs]
-    return {
-        "title": VARIANTS[name].title,
-        "widths": list(WIDTHS[name]),
-        "parameters": parameters(model),
-        "flops": flops(model),
-        "parameters_to_residual": parameters(model) / parameters(whole),
-        "flops_to_residual": flops(model) / flops(whole),
-        "diverged": sum("diverged" in facts for facts in trained),
-        "seconds": [facts.get("seconds") for facts in trained],
-        "commits": sorted({s["git_commit"] for facts in trained for s in facts.get("sessions", [])}),
-    }
-
-
-def _rate(runs: list[VariantConfig]) -> dict[str, Any]:
-    """One learning rate: validation losses, how often the gradient was clipped and its largest norm."""
-    found = [finished(config) or {} for config in runs]
-    whole = [(facts, config) for facts, config in zip(found, runs, strict=True) if "diverged" not in facts]
-    result: dict[str, Any] = {"diverged": len(runs) - len(whole)}
-    if whole:
-        norms = [curves(config)["grad_norm"][1] for _, config in whole]
-        clip = VariantConfig.grad_clip
-        result["validation_loss"] = seed_interval([facts["validation_loss"] for facts, _ in whole])
-        result["clipped"] = seed_interval([sum(norm > clip for norm in n) / len(n) for n in norms])
-        result["largest_gradient"] = seed_interval([max(n) for n in norms])
-    return result
-
-
-def _gradients(runs: list[VariantConfig]) -> dict[str, Any]:
-    """Gradient norm before clipping at each depth over the training, the median of the seeds, and of the whole."""
-    found = [curves(config) for config in runs if "diverged" not in (finished(config) or {})]
-    names = [k for k in found[0] if k.startswith(GRADIENT)] if found else []
-    medians = {
-        name.removeprefix(GRADIENT): torch.tensor([run[name][1] for run in found]).median(dim=0).values.tolist()
-        for name in [*names, *(["grad_norm"] if names else [])]
-    }
-    return {"step": found[0]["grad_norm"][0] if found else [], "norm": medians}

@@ -1,7 +1,7 @@
 """What is measured on one trained network, every part cached in its run's folder.
 
-All networks are given the same noise (block by block from fixed seeds, so that more samples only add blocks), the same
-test digits and the same times. A cached part names the weights it belongs to and is made anew for others.
+All networks get the same noise (in blocks from fixed seeds, so that more samples only add blocks), the same test digits
+and the same times. A cached part names its weights and is computed again for others.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fm_core.checkpoints import write_atomically
+from fm_core.losses import flow_matching_loss
+from fm_core.models import UNet
+from fm_core.paths import draw_noise
+from fm_core.solvers import TABLEAUX, Velocity, sample, solve, uniform_grid
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from fm_core.checkpoints import write_atomically
-from fm_core.losses import flow_matching_loss
-from fm_book.metrics import scorecard
-from fm_core.models import UNet
-from fm_core.solvers import TABLEAUX, solve, uniform_grid
+from fm_book.metrics import evaluate_samples
 
 __all__ = [
     "BLOCK",
     "cached",
     "draw_samples",
+    "elapsed",
     "loss_over_time",
     "paired_noise",
     "score",
     "speed",
-    "spent",
     "straightness",
 ]
 
@@ -47,7 +48,7 @@ def cached(path: Path, key: dict[str, Any], compute: Callable[[], dict[str, Any]
         compute: called where the file is missing or was made with another key.
     """
     if path.is_file():
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         if found["key"] == key:
             return found["values"]
     began = time.perf_counter(), time.process_time()
@@ -57,7 +58,7 @@ def cached(path: Path, key: dict[str, Any], compute: Callable[[], dict[str, Any]
     return values
 
 
-def spent(folder: Path) -> dict[str, float]:
+def elapsed(folder: Path) -> dict[str, float]:
     """Seconds that the cached parts below a folder took when they were computed, together.
 
     Args:
@@ -66,19 +67,26 @@ def spent(folder: Path) -> dict[str, float]:
     Returns:
         ``wall`` time, and the ``processor`` time of this process, which other work on the machine does not lengthen.
     """
-    found = [json.loads(path.read_text()) for path in folder.glob("**/*.json")]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("**/*.json")]
     parts = [facts["seconds"] for facts in found if facts.keys() == {"key", "values", "seconds"}]
     return {clock: sum(part[clock] for part in parts) for clock in ("wall", "processor")}
 
 
 def paired_noise(block: int, size: int = BLOCK) -> Tensor:
     """The noise of a block of samples, ``(size, 1, 28, 28)``, the same for every network."""
-    return torch.randn(size, 1, 28, 28, generator=torch.Generator().manual_seed(NOISE_SEED + block))
+    return draw_noise((size, 1, 28, 28), NOISE_SEED + block)
 
 
 @torch.no_grad()
 def draw_samples(
-    load: Callable[[], UNet], folder: Path, weights: str, *, method: str, nfe: int, count: int, device: torch.device
+    load: Callable[[], UNet],
+    folder: Path,
+    weights: str,
+    *,
+    method: str,
+    nfe: int,
+    count: int,
+    device: torch.device,
 ) -> Tensor:
     """Samples at a solver and NFE, kept in half precision under ``folder/METHOD-NFE``.
 
@@ -97,44 +105,37 @@ def draw_samples(
     Raises:
         ValueError: an NFE that the method's stages do not divide, or a count that blocks do not.
     """
-    stages = len(TABLEAUX[method].b)
+    stages = TABLEAUX[method].stages
     if nfe % stages or count % BLOCK or min(nfe, count) < 1:
         raise ValueError(
-            f"nfe={nfe}, count={count}: {method} takes {stages} evaluations a step, so give a multiple of {stages}, "
-            f"and a count that is a multiple of {BLOCK}."
+            f"nfe, count: expected a multiple of {stages} ({method} evaluates {stages} times a step) and of {BLOCK}, "
+            f"got {nfe} and {count}."
         )
     blocks, model = [], None
     for block in range(count // BLOCK):
         path = folder / f"{method}-{nfe}" / f"{weights[:16]}-{block}.safetensors"
         if not path.is_file():
             model = model or load()
-            x = solve(
-                model,
-                paired_noise(block).to(device),
-                uniform_grid(nfe // stages),
-                method=method,
-                keep=False,
-                progress=False,
-            )
-            write_atomically(path, save({"images": x.x[-1].half().cpu().contiguous()}))
+            x = sample(model, paired_noise(block).to(device), nfe // stages, method=method, progress=False)
+            write_atomically(path, save({"images": x.half().cpu().contiguous()}))
         blocks.append(load_file(path)["images"].float())
     return torch.cat(blocks)
 
 
-def score(images: Tensor, training: Tensor | None = None, only: str = "") -> dict[str, list[float]]:
-    """The metrics of a set of samples as ``{metric: [value, low, high]}``, with the bootstrap over samples.
+def score(images: Tensor, training: Tensor | None = None, only: str = "") -> dict[str, dict[str, Any]]:
+    """``{metric: estimate's entry}`` of a set of samples, with bootstrap intervals over samples.
 
     Args:
         images: ``(N, 1, 28, 28)``.
-        training: training images, to look for copies.
+        training: training images, for the distance to the nearest one.
         only: keep the metrics whose name holds this.
     """
-    card = scorecard(images, training=training)
-    return {name: [i.value, i.low, i.high] for name, i in card.items() if only in name}
+    card = evaluate_samples(images, training=training)
+    return {name: estimate.entry() for name, estimate in card.items() if only in name}
 
 
 @torch.no_grad()
-def loss_over_time(model: UNet, images: Tensor, bins: int = 20, batch_size: int = 250) -> dict[str, list[float]]:
+def loss_over_time(model: Velocity, images: Tensor, bins: int = 20, batch_size: int = 250) -> dict[str, list[float]]:
     """Flow-matching loss as a function of t, on fixed draws of noise and time.
 
     Args:
@@ -160,7 +161,7 @@ def loss_over_time(model: UNet, images: Tensor, bins: int = 20, batch_size: int 
 
 
 @torch.no_grad()
-def straightness(model: UNet, device: torch.device, steps: int = 64) -> dict[str, float]:
+def straightness(model: Velocity, device: torch.device, steps: int = 64) -> dict[str, float]:
     """How straight the sampled paths are, from one block of noise with Euler steps.
 
     ``departure = E ∫ ‖(x(1) - x(0)) - v(x(t), t)‖² dt / E ‖x(1) - x(0)‖²``, 0 for straight paths at constant speed, and
@@ -182,7 +183,10 @@ def straightness(model: UNet, device: torch.device, steps: int = 64) -> dict[str
         distances.append(chord.square().sum(dim=1))
         lengths.append(path.x.flatten(2).diff(dim=0).norm(dim=2).sum(dim=0) / chord.norm(dim=1))
     departure, distance, length = (torch.cat(part) for part in (departures, distances, lengths))
-    return {"departure": (departure.mean() / distance.mean()).item(), "length": length.mean().item()}
+    return {
+        "departure": (departure.mean() / distance.mean()).item(),
+        "length": length.mean().item(),
+    }
 
 
 def speed(models: dict[str, UNet], device: torch.device, *, rounds: int = 7, batch: int = 128) -> dict[str, Any]:
@@ -229,4 +233,8 @@ def speed(models: dict[str, UNet], device: torch.device, *, rounds: int = 7, bat
         name: {what: {"median": sorted(v)[len(v) // 2], "low": min(v), "high": max(v)} for what, v in parts.items()}
         for name, parts in taken.items()
     }
-    return {"clock": "process" if device.type == "cpu" else "wall", "threads": torch.get_num_threads(), **summary}
+    return {
+        "clock": "process" if device.type == "cpu" else "wall",
+        "threads": torch.get_num_threads(),
+        **summary,
+    }

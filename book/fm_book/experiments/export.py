@@ -1,9 +1,7 @@
-"""Write the two published networks as ONNX files, which the book's playground runs in the reader's browser.
+"""Export the published networks to ONNX for the playground.
 
-A file holds the graph of ``velocity(x, t)`` for any batch of 28 × 28 images. Its parameters are stored in half
-precision and cast to float32 once, when a runtime loads the file: half the bytes, and the arithmetic stays float32,
-which every runtime has. The published weights are half-precision numbers already, so this storage changes none of
-them; what is left is the rounding of another library's arithmetic, and :class:`Export` measures and records it.
+A file holds the graph of ``velocity(x, t)`` for any batch of 28 × 28 images. Parameters are stored in half precision,
+as they are published, and cast to float32 when a runtime loads the file; the arithmetic is float32.
 """
 
 from __future__ import annotations
@@ -14,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from fm_core.checkpoints import load_pretrained, write_atomically
+from fm_core.models import UNet
+from fm_core.paths import draw_noise
+from fm_core.solvers import Velocity, sample
 from torch import Tensor
 
-from fm_core.checkpoints import load_pretrained, write_atomically
 from fm_book.records import write_record
-from fm_core.models import UNet
-from fm_core.solvers import Velocity, solve, uniform_grid
 
 if TYPE_CHECKING:
     import onnx
@@ -61,17 +60,20 @@ class Export:
                 found[name] = {"bytes": len(content), "largest_change": change}
                 said[-1] += f" (no pixel of {self.digits} digits changes by more than {change:.1e})"
         if self.record:
-            setting = {"half": self.half, "digits": self.digits, "method": "euler", "nfe": self.steps, "seed": 0}
+            setting = {
+                "half": self.half,
+                "digits": self.digits,
+                "method": "euler",
+                "nfe": self.steps,
+                "seed": 0,
+            }
             said.append(f"recorded in {write_record('export', {**setting, 'networks': found}, device='cpu')}")
         return f"{self.out}: {', '.join(said)}"
 
     def _change(self, model: UNet, content: bytes) -> float:
         """Largest change of any pixel in [-1, 1] when ONNX Runtime draws instead of PyTorch."""
-        noise = torch.randn(self.digits, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-        drawn = [
-            solve(velocity, noise, uniform_grid(self.steps), keep=False, progress=False).x[-1]
-            for velocity in (model, onnx_velocity(content))
-        ]
+        noise = draw_noise((self.digits, 1, SIZE, SIZE))
+        drawn = [sample(velocity, noise, self.steps, progress=False) for velocity in (model, onnx_velocity(content))]
         return float((drawn[0] - drawn[1]).abs().max())
 
 
@@ -103,7 +105,7 @@ def export_onnx(model: UNet, *, half: bool = True) -> bytes:
         verbose=False,
     )
     graph = program.model_proto
-    _forget_where_it_was_made(graph)
+    _strip_metadata(graph)
     if half:
         _store_in_half(graph, set(model.state_dict()))
     return graph.SerializeToString()
@@ -126,9 +128,14 @@ def onnx_velocity(content: bytes) -> Velocity:
     return velocity
 
 
-def _forget_where_it_was_made(graph: onnx.ModelProto) -> None:
-    """Drop what no runtime reads: stack traces, which name paths of this machine, and shapes of values in between."""
-    for part in (*graph.graph.node, *graph.graph.initializer, *graph.graph.input, *graph.graph.output):
+def _strip_metadata(graph: onnx.ModelProto) -> None:
+    """Drop stack traces, which name local paths, and intermediate shapes."""
+    for part in (
+        *graph.graph.node,
+        *graph.graph.initializer,
+        *graph.graph.input,
+        *graph.graph.output,
+    ):
         del part.metadata_props[:]
     del graph.graph.value_info[:]
     del graph.graph.metadata_props[:]
@@ -146,8 +153,8 @@ def _store_in_half(graph: onnx.ModelProto, parameters: set[str]) -> None:
         limit = float(np.finfo(np.float16).max)
         if not (np.abs(values) <= limit).all():
             raise ValueError(
-                f"parameter {tensor.name!r} reaches {np.abs(values).max():g}; half precision ends at {limit:g}. "
-                "Export with half=False."
+                f"{tensor.name}: expected values up to {limit:g}, the end of half precision, got "
+                f"{np.abs(values).max():g}. Export with half=False."
             )
         name, stored = tensor.name, f"{tensor.name}.half"
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))

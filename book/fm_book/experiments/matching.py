@@ -10,30 +10,9 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from fm_core.models import UNet, count_flops, count_parameters
 
-from fm_core.models import UNet
-
-__all__ = ["flops", "matched_widths", "parameters"]
-
-
-def parameters(model: nn.Module) -> int:
-    """Learned numbers of a network."""
-    return sum(p.numel() for p in model.parameters())
-
-
-def flops(model: UNet, size: int = 28) -> int:
-    """Operations of one forward pass of one image, counted as :func:`fm_core.summary` does.
-
-    Args:
-        model: a network, on the device ``"meta"`` if nothing shall be computed.
-        size: side of the image, in pixels.
-    """
-    device = next(model.parameters()).device
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, model.channels, size, size, device=device), torch.zeros(1, device=device))
-    return counter.get_total_flops()
+__all__ = ["matched_widths"]
 
 
 def matched_widths(
@@ -67,9 +46,9 @@ def matched_widths(
     def miss(candidate: tuple[int, ...]) -> float:
         with torch.device("meta"):
             model = build(candidate)
-        off = abs(parameters(model) / target - 1)
+        off = abs(count_parameters(model) / target - 1)
         if target_flops is not None and off <= tolerance:
-            off = max(off, abs(flops(model) / target_flops - 1))
+            off = max(off, abs(count_flops(model) / target_flops - 1))
         return off
 
     def departure(candidate: tuple[int, ...]) -> float:
@@ -78,7 +57,9 @@ def matched_widths(
         return sum((f / mean - 1) ** 2 for f in factors)
 
     with torch.device("meta"):
-        factor = (target / parameters(build(tuple(widths)))) ** 0.5  # parameters grow with the square of the width
+        factor = (
+            target / count_parameters(build(tuple(widths)))
+        ) ** 0.5  # parameters grow with the square of the width
     levels = []
     for w in widths:
         middle, far = factor * w, max(reach * factor * w, step)
@@ -88,7 +69,7 @@ def matched_widths(
     found = next((c for c in candidates if miss(c) <= tolerance), None)
     if found is None:
         raise ValueError(
-            f"no widths near {factor:.2f} × {tuple(widths)} meet {target:,} parameters within {tolerance:.1%}; "
-            "raise reach or tolerance."
+            f"target: expected {target:,} parameters within {tolerance:.1%} at widths near {factor:.2f} × "
+            f"{tuple(widths)}, got no such widths. Raise reach or tolerance."
         )
     return found

@@ -1,113 +1,98 @@
-"""Train the two published networks with one recipe and put them into the package.
+"""Train the published networks with one recipe and put them into the package.
 
-The recipe is :class:`fm_core.TrainConfig` as it stands; only the model's name differs. Each network's averaged weights
-go to ``fm_core/pretrained/NAME`` in half precision with their configuration, recorded curves and model card.
+The recipe is :class:`fm_core.TrainConfig` as it stands. Each network's EMA weights go to ``fm_core/pretrained/NAME`` in
+half precision, with configuration, curves and model card.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import torch
-
-import fm_core
-from fm_core.checkpoints import load_model, save_model, write_atomically
-from fm_core.config import TrainConfig
-from fm_book.records import write_record
-from fm_core.models import summary
-from fm_core.solvers import solve, uniform_grid
+from fm_core.checkpoints import load_model, pretrained_folder, save_model, write_atomically
+from fm_core.models import MODELS, UNet, summary
+from fm_core.paths import draw_noise
+from fm_core.solvers import sample
 from fm_core.tracking import load_history
-from fm_core.training import TrainResult, train
+from fm_core.training import TrainConfig
+from torch import nn
+
+from fm_book.experiments.base import Experiment, Run, Splits, train_all
 
 __all__ = ["TrainPublished", "publish"]
 
 CURVES = ("loss", "validation_loss", "grad_norm", "lr", "images_per_second")
 
 
-@dataclass(frozen=True)
-class TrainPublished:
-    """Train both networks on MNIST, or go on with it, and publish them.
+@dataclass(frozen=True, kw_only=True)
+class TrainPublished(Experiment):
+    """Train the published networks on MNIST and put them into the package.
 
     Attributes:
         models: networks to train.
         images: training images each network sees.
-        out: folder of the runs; a run that was interrupted goes on from there.
-        device: "auto", "cpu", "cuda", ...
-        tracking_uri: MLflow's store.
     """
 
+    name: ClassVar[str] = "train-published"
     models: tuple[str, ...] = ("base", "residual")
     images: int = TrainConfig.images
-    out: Path = Path("runs/published")
-    device: str = "auto"
-    tracking_uri: str | None = None
 
-    def configs(self) -> dict[str, TrainConfig]:
-        """The trainings by network."""
+    def runs(self) -> dict[str, Run]:
+        """The training runs by network."""
+        options = {"log_every": 50, "eval_every": 1000, "checkpoint_every": 500}
         return {
-            name: TrainConfig(
-                model=name,  # type: ignore[arg-type]
-                images=self.images,
-                data="mnist",
-                out=str(self.out / name),
-                device=self.device,
-                experiment="published",
-                tracking_uri=self.tracking_uri,
-            )
+            name: Run(self.folder / name, MODELS[name], TrainConfig(images=self.images), **options)
             for name in self.models
         }
 
-    def config(self) -> dict[str, Any]:
-        """What decides the recorded numbers, JSON-ready."""
-        return {name: config.recipe() for name, config in self.configs().items()}
+    def settings(self) -> dict[str, Any]:
+        return {name: asdict(run.config) for name, run in self.runs().items()}
 
-    def run(self) -> str:
-        cards = {name: publish(name, train(config), self.tracking_uri) for name, config in self.configs().items()}
-        path = write_record("train-published", {"networks": cards}, config=self.config(), device=self.device)
-        return f"published {', '.join(cards)}: {path}"
+    def train(self, data: Splits) -> None:
+        """Train every run, without gradient norms."""
+        train_all(
+            self.runs().values(), data, uri=self.uri, experiment=self.name, device=self.device,
+            callback=lambda _: lambda *_: None,
+        )  # fmt: skip
+
+    def evaluate(self, data: Splits) -> dict[str, Any]:
+        return {"networks": {name: publish(name, run, self.uri) for name, run in self.runs().items()}}
 
 
-def publish(name: str, result: TrainResult, tracking_uri: str | None = None) -> dict[str, Any]:
-    """Put a trained network into the package and give back what was recorded about it.
+def publish(name: str, run: Run, uri: str) -> dict[str, Any]:
+    """Put a trained network into the package and return what is recorded about it.
 
     Args:
-        name: ``"base"`` or ``"residual"``.
-        result: of its training.
-        tracking_uri: MLflow's store that holds the run.
+        name: of the published network.
+        run: finished.
+        uri: MLflow's store that holds the run.
     """
-    folder = Path(fm_core.__file__).parent / "pretrained" / name
-    training = json.loads((result.folder / "config.json").read_text())["training"]
-    history = load_history(result.run_id, uri=tracking_uri) if result.run_id else {}
+    folder, record = pretrained_folder(name), run.finished()
+    training, model = dict(record.facts), run.load(torch.device("cpu"))
+    history = load_history(record.run_id, uri=uri) if record.run_id else {}
     curves = {k: {"step": s.tolist(), "value": [float(f"{x:.6g}") for x in v]} for k, (s, v) in history.items()}
     curves = {k: curves[k] for k in CURVES if k in curves}
     if "loss" in curves:
         tail = curves["loss"]["value"][-20:]
         training["final_training_loss"] = sum(tail) / len(tail)
-    save_model(folder, result.model, half=True)
-    training["half_precision_change"] = _change(result.model, load_model(folder))
-    save_model(folder, result.model, half=True, **training)
+    save_model(folder, model, half=True)
+    training["half_precision_change"] = _change(model, load_model(folder))
+    save_model(folder, model, half=True, **training)
     write_atomically(folder / "history.json", (json.dumps(curves) + "\n").encode())
-    write_atomically(folder / "README.md", _card(name, result, training).encode())
-    return training | {"parameters": summary(result.model).parameters, "flops": summary(result.model).flops}
+    write_atomically(folder / "README.md", _card(name, model, training).encode())
+    return training | {"parameters": summary(model).parameters, "flops": summary(model).flops}
 
 
-@torch.no_grad()
-def _change(full: torch.nn.Module, half: torch.nn.Module) -> float:
+def _change(full: nn.Module, half: nn.Module) -> float:
     """Largest change of any pixel of 64 digits, in grey levels of 255, with the weights stored in half precision."""
-    device = next(full.parameters()).device
-    noise = torch.randn(64, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    a, b = (
-        solve(model.to(device), noise.to(device), uniform_grid(20), keep=False, progress=False).x[-1]
-        for model in (full, half)
-    )
+    a, b = (sample(model, draw_noise((64, 1, 28, 28)), 20, progress=False) for model in (full, half))
     return float((a - b).abs().max() * 127.5)
 
 
-def _card(name: str, result: TrainResult, training: dict[str, Any]) -> str:
-    size, recipe = summary(result.model), training["recipe"]
+def _card(name: str, model: UNet, training: dict[str, Any]) -> str:
+    size, recipe = summary(model), training["recipe"]
     last = training["sessions"][-1]
     versions = ", ".join(f"{k} {v}" for k, v in last["versions"].items())
     commits = ", then ".join(f"`{s['git_commit']}` from step {s['from_step']:,}" for s in training["sessions"])
@@ -119,21 +104,20 @@ A velocity network for flow matching on MNIST, one of the two that this book com
 
 | | |
 | --- | --- |
-| network | `{size.name}`, widths {tuple(recipe["widths"])}, time embedding {recipe["time_dim"]} |
+| network | `{size.name}`, widths {model.widths}, time embedding {model.time_dim} |
 | parameters | {size.parameters:,} |
 | FLOPs per 28×28 image | {size.flops:,} (a multiply-add counts as two) |
 | data | {training["data"]["source"]}; SHA-256 `{training["data"]["sha256"]}` |
 | images seen | {training["images"]:,} in {training["steps"]:,} steps of {recipe["batch_size"]} |
 | recipe | AdamW, lr {recipe["lr"]:g} with warm-up over {recipe["warmup"]:.0%} and cosine to 0, weight decay \
-{recipe["weight_decay"]:g}, gradient norm at most {recipe["grad_clip"]:g}, average with decay {recipe["ema_decay"]:g}, \
+{recipe["weight_decay"]:g}, gradient norm at most {recipe["grad_clip"]:g}, EMA with decay {recipe["ema_decay"]:g}, \
 seed {recipe["seed"]} |
 | training loss | {final:.4f} (mean of the last thousand steps) |
-| validation loss | {training["validation_loss"]:.4f} (averaged weights, fixed noise and times, \
-{recipe["eval_images"]:,} test digits) |
+| validation loss | {training["validation_loss"]:.4f} (EMA weights, fixed noise and times, 2,048 test digits) |
 | device | {last["device"]} |
 | time | {training["seconds"]:,.0f} s, on a machine that did other work at the same time |
 | code | commit {commits}; {versions} |
-| weights | `model.safetensors`, averaged weights in half precision; this changes no pixel of 64 sampled digits by \
+| weights | `model.safetensors`, EMA weights in half precision; this changes no pixel of 64 sampled digits by \
 more than {training["half_precision_change"]:.1f} of 255 grey levels |
 
 **The training images** were recovered from PNG copies of MNIST and differ a little from the official files; the chapter

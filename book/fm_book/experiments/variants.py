@@ -1,8 +1,7 @@
-"""The rungs between the two networks: one block whose parts can be switched on one at a time, on the one skeleton.
+"""The variants of the ablation: one block whose parts are switched on one at a time, on the one skeleton.
 
-The ladder of the chapter *What makes the difference?* goes from the Base to the Residual U-Net. Its blocks act before
-they convolve (``GELU → conv``), the order in which a residual block needs its parts, from the second rung on; so the
-step from one to two convolutions also moves the activation, and every later step changes one thing only.
+They go from the Base to the Residual U-Net. Blocks with two convolutions activate before they convolve, as a residual
+block does; so the step from one to two convolutions also moves the activation, and every later step changes one thing.
 """
 
 from __future__ import annotations
@@ -11,21 +10,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
+from fm_core._checks import check_choice
+from fm_core.models import SelfAttention, UNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fm_core.config import TrainConfig
-from fm_core.models import SelfAttention, UNet
+__all__ = ["GROUPS", "VARIANTS", "Variant", "VariantBlock", "VariantUNet"]
 
-__all__ = ["GROUPS", "VARIANTS", "LadderBlock", "Variant", "VariantConfig", "VariantUNet", "build_variant"]
-
-GROUPS = 4  # the ladder's networks are half as wide as the published ones and have half as many groups
+GROUPS = 4  # of the normalisation: the variants are half as wide as the published networks
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What a network of the ladder has.
+    """The parts of a variant.
 
     Attributes:
         title: readable name.
@@ -65,7 +62,7 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-class LadderBlock(nn.Module):
+class VariantBlock(nn.Module):
     """A block between :class:`fm_core.models.PlainBlock` and :class:`fm_core.models.ResidualBlock`, ends included.
 
     One convolution: ``y = GELU(conv₁(x) + W e(t))``. Two: ``h = conv₁(GELU(N(x))) + W e(t)``,
@@ -116,7 +113,7 @@ class RawTime(nn.Module):
 
 
 class VariantUNet(UNet):
-    """The U-Net of one rung.
+    """The U-Net of one variant.
 
     Args:
         variant: a key of :data:`VARIANTS`.
@@ -125,11 +122,10 @@ class VariantUNet(UNet):
     """
 
     def __init__(self, variant: str, widths: tuple[int, ...], time_dim: int) -> None:
-        if variant not in VARIANTS:
-            raise ValueError(f"variant={variant!r}: the rungs are {', '.join(map(repr, VARIANTS))}.")
+        check_choice("variant", variant, VARIANTS)
         parts = VARIANTS[variant]
         middle = SelfAttention(widths[-1], groups=GROUPS) if parts.attention else None
-        super().__init__(partial(LadderBlock, variant=parts), widths, time_dim, middle=middle)
+        super().__init__(partial(VariantBlock, variant=parts), widths, time_dim, middle=middle)
         self.variant = variant
         if parts.embedding == "raw":
             self.embed = RawTime(time_dim)
@@ -141,21 +137,3 @@ class VariantUNet(UNet):
     def config(self) -> dict[str, Any]:
         """Arguments that build this network again, JSON-ready."""
         return {"variant": self.variant, "widths": list(self.widths), "time_dim": self.time_dim}
-
-
-@dataclass(frozen=True)
-class VariantConfig(TrainConfig):
-    """A training of one rung: :class:`fm_core.TrainConfig` with ``model`` a key of :data:`VARIANTS`."""
-
-    model: str = "base"  # type: ignore[assignment]
-
-    def build(self) -> VariantUNet:
-        """The network, freshly initialised from the seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            return VariantUNet(self.model, self.widths, self.time_dim)
-
-
-def build_variant(_: str, **config: Any) -> VariantUNet:
-    """What :func:`fm_core.load_model` needs to read a network of the ladder."""
-    return VariantUNet(**{**config, "widths": tuple(config["widths"])})

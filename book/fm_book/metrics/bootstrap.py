@@ -1,15 +1,14 @@
-"""An interval around any metric, from the samples at hand: the bootstrap, through scipy.
+"""Estimates with intervals: the bootstrap over samples, Student's t over seeds.
 
-One decision is made here. Resampling a set with replacement makes copies, and copies bias some metrics: the Fréchet
-distance of a resampled set is *larger* than that of the set itself, so the usual percentile interval may not even
-contain the value that it belongs to. What the resamples do show is the spread. So the percentiles are taken around the
-resamples' own mean, and that spread is laid around the value.
+Resampling with replacement copies samples, which biases some metrics: the Fréchet distance of a resample is *larger*
+than that of the set. So the percentiles are taken around the resamples' own mean and laid around the value.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-__all__ = ["Estimate", "bootstrap_interval"]
+__all__ = ["Estimate", "bootstrap_interval", "seed_difference", "seed_interval"]
 
 AT_ONCE = 10_000_000  # indices that the resamples hold in memory at a time
 
@@ -44,6 +43,10 @@ class Estimate:
     def read(cls, entry: Mapping[str, Any]) -> Estimate:
         """The estimate that a record holds under ``mean``, ``low``, ``high`` and, if there, ``values``."""
         return cls(entry["mean"], entry.get("low"), entry.get("high"), tuple(entry.get("values", ())))
+
+    def entry(self) -> dict[str, Any]:
+        """What a record holds; :meth:`read` reads it."""
+        return {"mean": self.mean, "low": self.low, "high": self.high, "values": list(self.values)}
 
     def __format__(self, spec: str) -> str:
         if self.low is None or self.high is None:
@@ -95,8 +98,8 @@ def bootstrap_interval(
     counts = [len(r) for r in rows]
     if not rows or min(counts) < 2 or (paired and len(set(counts)) > 1):
         raise ValueError(
-            f"samples have {' and '.join(map(str, counts)) or 'no'} rows; needed are at least two of each"
-            f"{', as many in each since paired=True' if paired else ''}. Draw more samples."
+            f"samples: expected at least two rows of each{', as many in each' if paired else ''}, got "
+            f"{' and '.join(map(str, counts)) or 'none'}."
         )
 
     def on_rows(*picks: np.ndarray) -> float:
@@ -117,6 +120,37 @@ def bootstrap_interval(
     ).bootstrap_distribution
     low, high = np.quantile(drawn - drawn.mean(), [(1 - level) / 2, (1 + level) / 2])
     return Estimate(value, value + float(low), value + float(high))
+
+
+def seed_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
+    """Mean over seeds with Student's interval, ``mean ± t_{n-1} s / √n``; no interval for a single seed.
+
+    Args:
+        values: one number a seed.
+        level: coverage, in (0, 1).
+
+    Raises:
+        ValueError: no value.
+    """
+    found = tuple(float(v) for v in values)
+    if not found:
+        raise ValueError("values: expected one number a seed, got none.")
+    mean = statistics.fmean(found)
+    if len(found) == 1:
+        return Estimate(mean, values=found)
+    half = float(stats.t.ppf((1 + level) / 2, len(found) - 1)) * statistics.stdev(found) / math.sqrt(len(found))
+    return Estimate(mean, mean - half, mean + half, found)
+
+
+def seed_difference(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Estimate:
+    """:func:`seed_interval` of ``a - b``, paired seed by seed.
+
+    Raises:
+        ValueError: different numbers of seeds, or none.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"a, b: expected the same seeds in both, got {len(a)} and {len(b)} values.")
+    return seed_interval([x - y for x, y in zip(a, b, strict=True)], level)
 
 
 def _as_rows(sample: Any) -> Tensor:

@@ -1,23 +1,33 @@
-"""Two distances between sets of features: Fréchet's, which sees means and covariances, and the kernel distance.
+"""Distances between sets of features: Fréchet, kernel, precision and recall, nearest neighbours.
 
-Both are torchmetrics' own, in float64, given features of this project's classifier in place of the Inception network's.
-So their values are on a scale of their own: compare them with each other, never with an FID or KID from a paper.
+Computed in float64 on this book's features, so their values compare with each other and never with an FID or KID from a
+paper.
 """
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance, poly_kernel
+from torch import Tensor
 
-from fm_book.metrics.bootstrap import Interval, bootstrap_interval
-from fm_book.metrics.features import as_features
+from fm_book.metrics.bootstrap import Estimate, bootstrap_interval
+from fm_book.metrics.features import as_features, features
 
-__all__ = ["Moments", "frechet_distance", "kernel_distance", "kernel_interval", "moments"]
+__all__ = [
+    "Moments",
+    "Neighbours",
+    "PrecisionRecall",
+    "frechet_distance",
+    "kernel_distance",
+    "kernel_interval",
+    "moments",
+    "nearest_neighbours",
+    "precision_recall",
+]
+
+CHUNK = 1000  # rows of a matrix of distances at a time
+TINY = 1e-12  # rounding of a squared distance in float64, relative to the largest squared norm
 
 
 @dataclass(frozen=True)
@@ -58,19 +68,12 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
     Source: Dowson and Landau 1982; as a metric of samples, Heusel et al. 2017. Explained in the chapter
     *Can we trust the ruler?*.
     """
-    a, b = (x if isinstance(x, Moments) else as_features(x, name, least=2) for x, name in ((a, "a"), (b, "b")))
-    width = _same_width(a, b)
-    metric = FrechetInceptionDistance(feature=_Given(width))
-    for x, real in ((a, True), (b, False)):
-        known = isinstance(x, Moments)
-        metric.update(torch.zeros(0, width, dtype=torch.float64) if known else x, real=real)
-        if known:  # torchmetrics keeps sums; these are the sums that give these moments
-            part = "real" if real else "fake"
-            mean, n = x.mean, x.count
-            setattr(metric, f"{part}_features_sum", mean * n)
-            setattr(metric, f"{part}_features_cov_sum", x.covariance * (n - 1) + n * torch.outer(mean, mean))
-            setattr(metric, f"{part}_features_num_samples", torch.tensor(n))
-    return float(metric.compute())
+    a, b = (x if isinstance(x, Moments) else moments(x) for x in (a, b))
+    _check_width(len(a.mean), len(b.mean))
+    # tr (A B)^(1/2) is the sum of the roots of the eigenvalues of A B, which are real and not negative
+    roots = torch.linalg.eigvals(a.covariance @ b.covariance).real.clamp(min=0).sqrt()
+    spread = a.covariance.trace() + b.covariance.trace() - 2 * roots.sum()
+    return float((a.mean - b.mean).square().sum() + spread)
 
 
 def kernel_distance(a: Tensor, b: Tensor, *, subset_size: int = 2000, subsets: int = 10, seed: int = 0) -> float:
@@ -87,7 +90,7 @@ def kernel_distance(a: Tensor, b: Tensor, *, subset_size: int = 2000, subsets: i
         a, b: images ``(N, 1, 28, 28)`` or features ``(N, D)``.
         subset_size: most images compared at once; memory grows with its square.
         subsets: how many subsets are averaged.
-        seed: of the subsets. torch's global random state is left as it was.
+        seed: of the subsets.
 
     Raises:
         ValueError: fewer than two images, or features of different widths.
@@ -95,19 +98,18 @@ def kernel_distance(a: Tensor, b: Tensor, *, subset_size: int = 2000, subsets: i
     Source: Bińkowski et al. 2018, section 4. Explained in the chapter *Can we trust the ruler?*.
     """
     a, b = as_features(a, "a", least=2), as_features(b, "b", least=2)
-    width = _same_width(a, b)
+    _check_width(a.shape[1], b.shape[1])
     size = min(len(a), len(b), subset_size)
-    count = 1 if len(a) == len(b) == size else subsets
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer")
-        torch.manual_seed(seed)
-        metric = KernelInceptionDistance(feature=_Given(width), subsets=count, subset_size=size)
-        metric.update(a, real=True)
-        metric.update(b, real=False)
-        return float(metric.compute()[0])
+    if len(a) == len(b) == size:
+        return _discrepancy(a, b)
+    generator = torch.Generator().manual_seed(seed)
+    found = [
+        _discrepancy(*(x[torch.randperm(len(x), generator=generator)[:size]] for x in (a, b))) for _ in range(subsets)
+    ]
+    return sum(found) / subsets
 
 
-def kernel_interval(a: Tensor, b: Tensor, *, resamples: int = 300, level: float = 0.95, seed: int = 0) -> Interval:
+def kernel_interval(a: Tensor, b: Tensor, *, resamples: int = 300, level: float = 0.95, seed: int = 0) -> Estimate:
     """The kernel distance with its bootstrap interval over ``a``; ``b`` is held fixed.
 
     The same as ``bootstrap_interval(lambda x: kernel_distance(x, b), a)`` for two sets of equal size, in a fraction of
@@ -121,34 +123,129 @@ def kernel_interval(a: Tensor, b: Tensor, *, resamples: int = 300, level: float 
         ValueError: fewer than two images, or features of different widths.
     """
     a, b = as_features(a, "a", least=2), as_features(b, "b", least=2)
-    _same_width(a, b)
+    _check_width(a.shape[1], b.shape[1])
     n, m = len(a), len(b)
-    own = poly_kernel(a, a)  # (N, N)
-    cross = poly_kernel(a, b).mean(dim=1)  # (N,)
-    other = poly_kernel(b, b)
+    own = _kernel(a, a)  # (N, N)
+    cross = _kernel(a, b).mean(dim=1)  # (N,)
+    other = _kernel(b, b)
     constant = (other.sum() - other.diagonal().sum()) / (m * (m - 1))
 
     def distance(drawn: Tensor) -> Tensor:
         count = torch.bincount(drawn, minlength=n).double()
-        pairs = count @ own @ count - count @ own.diagonal()  # of different draws, as torchmetrics counts them
+        pairs = count @ own @ count - count @ own.diagonal()  # of different draws
         return pairs / (n * (n - 1)) + constant - 2 * count @ cross / n
 
     return bootstrap_interval(distance, torch.arange(n), resamples=resamples, level=level, seed=seed)
 
 
-class _Given(nn.Module):
-    """For torchmetrics, a feature extractor; it is given features, so there is nothing left to extract."""
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """Share of the fake images that could be real, share of the real ones that could be fake, and the votes.
 
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
+    Attributes:
+        precision, recall: from 0 to 1.
+        fake_inside: ``(N,)`` bool on the CPU, which fake images lie among the real ones; ``precision`` is its mean.
+        real_inside: ``(M,)`` bool on the CPU, which real images lie among the fake ones; ``recall`` is its mean.
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x
+    precision: float
+    recall: float
+    fake_inside: Tensor
+    real_inside: Tensor
 
 
-def _same_width(a: Tensor | Moments, b: Tensor | Moments) -> int:
-    width_a, width_b = (x.mean.shape[0] if isinstance(x, Moments) else x.shape[1] for x in (a, b))
-    if width_a != width_b:
-        raise ValueError(f"a has {width_a} features and b has {width_b}; both must come from the same classifier.")
-    return width_a
+@dataclass(frozen=True)
+class Neighbours:
+    """For each row, ``distance (N,)`` to its nearest neighbour in the reference and that neighbour's ``index (N,)``."""
+
+    distance: Tensor
+    index: Tensor
+
+
+def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
+    """Improved precision and recall: is each image within the other set's balls?
+
+    Around each image of a set lies a ball that reaches its k-th nearest neighbour in the same set; together the balls
+    are the region that the set covers. Precision is the share of fake images in the real region, recall the share of
+    real images in the fake region. Both depend on N, since balls shrink where a set is dense: use equal N for both sets
+    and for all that is compared.
+
+    For an interval, average the votes: ``bootstrap_interval(torch.mean, result.fake_inside.double())``. Both regions
+    are then held fixed, since a resampled set holds copies, whose balls collapse.
+
+    Args:
+        real, fake: images ``(N, 1, 28, 28)`` or features ``(N, D)``.
+        k: which neighbour a ball reaches; 3 in the source.
+
+    Raises:
+        ValueError: k below 1, a set of no more than k images, or features of different widths.
+
+    Source: Kynkäänniemi et al. 2019, equations 1 and 2. Explained in the chapter *Can we trust the ruler?*.
+    """
+    real, fake = (features(x) if x.ndim == 4 else x for x in (real, fake))
+    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or not 1 <= k < min(len(real), len(fake)):
+        raise ValueError(
+            f"real, fake: expected more than k images or features (N, D) of one width in each, and k at least 1, got "
+            f"{tuple(real.shape)}, {tuple(fake.shape)} and k={k}."
+        )
+    real, fake = real.double().cpu(), fake.double().cpu()
+    fake_inside, real_inside = _covered(fake, real, k), _covered(real, fake, k)
+    precision, recall = (inside.double().mean().item() for inside in (fake_inside, real_inside))
+    return PrecisionRecall(precision, recall, fake_inside, real_inside)
+
+
+def nearest_neighbours(x: Tensor, reference: Tensor) -> Neighbours:
+    """The most similar reference image of each image: does a network repeat what it was trained on?
+
+    Distances are between the rows as they are given: pass images to compare pixels, or :func:`features` of both to
+    compare what the classifier sees. In pixels, -1 to 1, divide by ``sqrt(784)`` for the root mean square difference.
+
+    Small distances alone prove nothing, since some digits (most ones) are alike: compare with the distances of *unseen*
+    real digits to the same reference.
+
+    Args:
+        x: ``(N, ...)``.
+        reference: ``(M, ...)``, on the same device, usually all training images.
+
+    Raises:
+        ValueError: an empty set, or rows of different sizes.
+    """
+    rows, others = x.flatten(1).float(), reference.flatten(1).float()
+    if 0 in (len(rows), len(others)) or rows.shape[1] != others.shape[1]:
+        raise ValueError(
+            f"x, reference: expected two sets of rows of one size, neither empty, got {tuple(x.shape)} and "
+            f"{tuple(reference.shape)}."
+        )
+    norm = others.square().sum(dim=1)
+    index = torch.cat([(norm - 2 * part @ others.T).argmin(dim=1) for part in rows.split(CHUNK)])
+    return Neighbours((rows - others[index]).norm(dim=1), index)  # differences: a copy is at distance 0 exactly
+
+
+def _discrepancy(a: Tensor, b: Tensor) -> float:
+    """Squared maximum mean discrepancy over pairs of different rows."""
+    n, m, own, other = len(a), len(b), _kernel(a, a), _kernel(b, b)
+    within = (own.sum() - own.trace()) / (n * (n - 1)) + (other.sum() - other.trace()) / (m * (m - 1))
+    return float(within - 2 * _kernel(a, b).mean())
+
+
+def _kernel(a: Tensor, b: Tensor) -> Tensor:
+    return (a @ b.T / a.shape[1] + 1) ** 3
+
+
+def _check_width(a: int, b: int) -> None:
+    if a != b:
+        raise ValueError(f"a, b: expected features of one classifier, got {a} and {b} features.")
+
+
+def _covered(points: Tensor, centres: Tensor, k: int) -> Tensor:
+    """Which points ``(N, D)`` lie in the ball of at least one centre ``(M, D)``."""
+    rounding = TINY * max(centres.square().sum(dim=1).max(), points.square().sum(dim=1).max())
+    radius = torch.cat(
+        [_squared(part, centres).topk(k + 1, largest=False).values[:, k] for part in centres.split(CHUNK)]
+    )  # the nearest is the centre itself
+    return torch.cat([(_squared(part, centres) <= radius + rounding).any(dim=1) for part in points.split(CHUNK)])
+
+
+def _squared(a: Tensor, b: Tensor) -> Tensor:
+    """Squared distances ``(N, M)`` between the rows of a and b, with the error of float64 times their squared norms."""
+    return torch.addmm(a.square().sum(dim=1)[:, None] + b.square().sum(dim=1), a, b.T, alpha=-2)

@@ -1,9 +1,7 @@
-"""Everything at once: the metrics of a set of samples against the shipped reference, with intervals.
+"""All metrics of a set of samples against the shipped reference, with intervals.
 
-The reference comes with the package, so an evaluation needs no download. It is the features of half of MNIST's test
-digits, which the classifier has not seen in training. Half, so that the other half is left over as *control digits*:
-real digits that neither the classifier nor the reference knows, to read the ruler's zero from. The halves alternate
-within each class, because the test set's first part comes from other writers than its second and is easier.
+The reference is the features of every second test digit of each class, which the classifier has not seen in training.
+The other half are *control digits*: real digits that neither classifier nor reference contains.
 """
 
 from __future__ import annotations
@@ -13,16 +11,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from fm_core.checkpoints import load_weights
 from torch import Tensor
 from torch.nn import functional as F
 
-from fm_book.metrics.classifier import shipped_tensors
-from fm_book.metrics.distances import Moments, frechet_distance, kernel_interval, moments
-from fm_book.metrics.bootstrap import Interval, bootstrap_interval
-from fm_book.metrics.neighbours import nearest_neighbours, precision_recall
+from fm_book.metrics.bootstrap import Estimate, bootstrap_interval
+from fm_book.metrics.classifier import CLASSIFIER
+from fm_book.metrics.distances import (
+    Moments,
+    frechet_distance,
+    kernel_interval,
+    moments,
+    nearest_neighbours,
+    precision_recall,
+)
 from fm_book.metrics.features import class_balance, classes, confidence, features
 
-__all__ = ["Reference", "in_reference", "load_reference", "scorecard"]
+__all__ = ["Reference", "evaluate_samples", "in_reference", "load_reference"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ def load_reference() -> Reference:
     Raises:
         ValueError: the file is damaged.
     """
-    held = shipped_tensors("reference.safetensors")
+    held = load_weights(CLASSIFIER, "reference.safetensors")
     rows = held["features"].float()
     return Reference(rows, moments(rows), Moments(held["mean"], held["covariance"], int(held["count"])))
 
@@ -67,14 +72,12 @@ def in_reference(labels: Tensor) -> Tensor:
     Explained in the chapter *Can we trust the ruler?*.
     """
     if labels.ndim != 1 or labels.is_floating_point():
-        raise ValueError(
-            f"labels are {tuple(labels.shape)} of {labels.dtype}; needed is (N,) whole numbers, one a digit."
-        )
+        raise ValueError(f"labels: expected whole numbers (N,), got {labels.dtype} of shape {tuple(labels.shape)}.")
     number = F.one_hot(labels.long()).cumsum(dim=0)  # (N, 10), how many of each class so far
     return number.gather(1, labels.long()[:, None])[:, 0] % 2 == 1
 
 
-def scorecard(images: Tensor, *, training: Tensor | None = None, resamples: int = 300) -> dict[str, Interval]:
+def evaluate_samples(images: Tensor, *, training: Tensor | None = None, resamples: int = 300) -> dict[str, Estimate]:
     """All metrics of a set of images, each with its bootstrap interval.
 
     Args:
@@ -94,7 +97,7 @@ def scorecard(images: Tensor, *, training: Tensor | None = None, resamples: int 
     some = reference.features[: len(seen)]
     inside = precision_recall(some, seen)
 
-    def interval(statistic: Callable[..., Any], sample: Tensor) -> Interval:
+    def interval(statistic: Callable[..., Any], sample: Tensor) -> Estimate:
         return bootstrap_interval(statistic, sample, resamples=resamples)
 
     card = {

@@ -1,9 +1,8 @@
-"""Train the classifier that the metrics look through, and put it into the package with the reference statistics.
+"""Train the metrics' classifier and put it into the package with its reference statistics.
 
-The weights go to ``book/fm_book/pretrained/classifier`` in half precision; the reference is computed with the weights as
-they are shipped, so that an evaluation and its reference see through the same eyes. A second classifier, taught to
-doubt from the first grain on, is trained beside it and not kept: what it makes of grain that nobody sees is recorded,
-because that is the reason for the recipe.
+Weights are stored in half precision; the reference is computed with the weights as they are shipped. A second
+classifier, with labels smoothed at all noise levels, is trained for comparison and discarded: its sensitivity to
+imperceptible noise is recorded as the reason for the recipe.
 """
 
 from __future__ import annotations
@@ -13,23 +12,30 @@ import json
 import time
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from fm_core.checkpoints import write_atomically
+from fm_core.data import Digits, fingerprint, load_mnist
+from fm_core.environment import provenance, resolve_device
+from fm_core.models import count_parameters
 from safetensors.torch import save
 
-import fm_core
-from fm_core.checkpoints import write_atomically
-from fm_book.metrics.classifier import DigitClassifier, class_probabilities, load_classifier, train_classifier
-from fm_core.data import Digits, fingerprint, load_mnist
+from fm_book.metrics import class_probabilities, features, frechet_distance, in_reference, moments
+from fm_book.metrics.classifier import (
+    CLASSIFIER,
+    DigitClassifier,
+    load_classifier,
+    train_classifier,
+)
 from fm_book.records import write_record
-from fm_book.metrics import features, frechet_distance, in_reference, moments
-from fm_core.environment import provenance, resolve_device
 
 __all__ = ["TrainClassifier"]
 
-GRAIN, GRAINY = 0.02, 1000  # standard deviation of invisible grain (2.5 of 255 grey levels), digits that carry it
+NOISE_STD, NOISY_DIGITS = (
+    0.02,
+    1000,
+)  # imperceptible pixel noise (2.5 of 255 grey levels), digits that carry it
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,19 @@ class TrainClassifier:
         device: "auto", "cpu", "cuda", ...
     """
 
+    name: ClassVar[str] = "classifier"
     steps: int = 3000
     seed: int = 0
     device: str = "auto"
 
-    def config(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """What decides the recorded numbers, JSON-ready."""
-        return {"steps": self.steps, "seed": self.seed, "grain": GRAIN, "grainy_digits": GRAINY}
+        return {
+            "steps": self.steps,
+            "seed": self.seed,
+            "grain": NOISE_STD,
+            "grainy_digits": NOISY_DIGITS,
+        }
 
     def run(self) -> str:
         device = resolve_device(self.device)
@@ -58,7 +70,9 @@ class TrainClassifier:
         network = train_classifier(digits["train"], steps=self.steps, seed=self.seed, progress=True)
         seconds = time.perf_counter() - began
         full = {split: _accuracy(network, held) for split, held in digits.items()}
-        doubter = train_classifier(digits["train"], steps=self.steps, seed=self.seed, legible=1.0, progress=True)
+        smoothed = train_classifier(
+            digits["train"], steps=self.steps, seed=self.seed, label_noise_cutoff=1.0, progress=True
+        )
         contents = {"model.safetensors": _weights(network)}
         _write(contents, {})
         shipped = load_classifier(device)
@@ -66,7 +80,7 @@ class TrainClassifier:
             "steps": self.steps,
             "batch_size": 128,
             "seed": self.seed,
-            "parameters": sum(p.numel() for p in network.parameters()),
+            "parameters": count_parameters(network),
             "data": {split: {"source": d.source, "sha256": fingerprint(d.images)} for split, d in digits.items()},
             "test_accuracy": _accuracy(shipped, digits["test"]),
             "train_accuracy": _accuracy(shipped, digits["train"]),
@@ -77,30 +91,40 @@ class TrainClassifier:
         }
         contents["reference.safetensors"] = _reference(digits)
         _write(contents, facts | made)
-        write_atomically(_folder() / "README.md", _card(facts, contents, made).encode())
+        write_atomically(CLASSIFIER / "README.md", _card(facts, contents, made).encode())
         grain = {
-            name: {"test_accuracy": _accuracy(reader, digits["test"]), **_grain(reader, digits["test"])}
-            for name, reader in {"shipped": shipped, "doubts_from_the_first_grain_on": doubter}.items()
+            name: {
+                "test_accuracy": _accuracy(one, digits["test"]),
+                **_noise_sensitivity(one, digits["test"]),
+            }
+            for name, one in {
+                "shipped": shipped,
+                "doubts_from_the_first_grain_on": smoothed,
+            }.items()
         }
-        path = write_record("classifier", made | facts | {"grain": grain}, config=self.config(), device=self.device)
+        path = write_record(
+            "classifier",
+            made | facts | {"grain": grain},
+            config=self.settings(),
+            device=self.device,
+        )
         return f"test accuracy {facts['test_accuracy']:.4f}, recorded in {path}"
-
-
-def _folder() -> Path:
-    return Path(fm_core.__file__).parent / "pretrained" / "classifier"
 
 
 def _weights(network: DigitClassifier) -> bytes:
     state = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
-    return save({name: t.half() if t.is_floating_point() else t for name, t in state.items()}, {"format": "pt"})
+    return save(
+        {name: t.half() if t.is_floating_point() else t for name, t in state.items()},
+        {"format": "pt"},
+    )
 
 
 def _write(contents: dict[str, bytes], facts: dict[str, Any]) -> None:
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     for name, content in contents.items():
-        write_atomically(_folder() / name, content)
+        write_atomically(CLASSIFIER / name, content)
     config = json.dumps({"sha256": hashes, "training": facts}, indent=2) + "\n"
-    write_atomically(_folder() / "config.json", config.encode())
+    write_atomically(CLASSIFIER / "config.json", config.encode())
 
 
 def _reference(digits: dict[str, Digits]) -> bytes:
@@ -108,27 +132,34 @@ def _reference(digits: dict[str, Digits]) -> bytes:
     held = features(test.images[in_reference(test.labels)]).cpu()
     shuffled = held[torch.randperm(len(held), generator=torch.Generator().manual_seed(0))]
     count = torch.tensor(train.count)
-    return save({"mean": train.mean, "covariance": train.covariance, "count": count, "features": shuffled.half()})
+    return save(
+        {
+            "mean": train.mean,
+            "covariance": train.covariance,
+            "count": count,
+            "features": shuffled.half(),
+        }
+    )
 
 
 def _accuracy(network: DigitClassifier, digits: Digits) -> float:
-    read = class_probabilities(network, digits.images).argmax(dim=1)
-    return (read == digits.labels).double().mean().item()
+    found = class_probabilities(digits.images, network=network).argmax(dim=1)
+    return (found == digits.labels).double().mean().item()
 
 
 def _confidence(network: DigitClassifier, digits: Digits) -> float:
-    return class_probabilities(network, digits.images).amax(dim=1).double().mean().item()
+    return class_probabilities(digits.images, network=network).amax(dim=1).double().mean().item()
 
 
-def _grain(network: DigitClassifier, test: Digits) -> dict[str, float]:
-    """Fréchet distances from the reference digits, seen by this network: control digits, and the same with grain."""
+def _noise_sensitivity(network: DigitClassifier, test: Digits) -> dict[str, float]:
+    """Fréchet distances to the reference digits under this network: control digits, and the same with pixel noise."""
 
     seen = partial(features, network=network)
     inside = in_reference(test.labels)
     generator = torch.Generator().manual_seed(0)
-    pick = torch.randperm(int((~inside).sum()), generator=generator)[:GRAINY]
+    pick = torch.randperm(int((~inside).sum()), generator=generator)[:NOISY_DIGITS]
     control = test.images[~inside][pick.to(inside.device)]
-    grain = GRAIN * torch.randn(control.shape, generator=generator).to(control.device)
+    grain = NOISE_STD * torch.randn(control.shape, generator=generator).to(control.device)
     reference = moments(seen(test.images[inside]))
     return {
         "frechet_real": frechet_distance(seen(control), reference),
@@ -164,7 +195,7 @@ each class, and mean and covariance of the features of all training digits |
 **The training images** were recovered from PNG copies of MNIST and differ a little from the official files; the chapter
 *Residual vs. Base* says by how much. The test images are the official ones.
 
-**Limits.** A ruler for samples of handwritten digits, for teaching. It calls anything by one of ten names, knows only
-MNIST's hands, and is surer of the digits it was trained on than of others. The chapter *Can we trust the ruler?* shows
+**Limits.** For metrics of generated MNIST digits, for teaching. It assigns one of ten classes to anything and is more
+confident on the digits it was trained on than on others. The chapter *Can we trust the ruler?* shows
 what its metrics see and what they do not. Not meant to recognise handwriting where it matters.
 """
