@@ -1,11 +1,10 @@
-"""Curves, rows and tables hold the intervals that they were given, and say who is ahead only where it shows."""
+"""Figures of the comparison: curves, rows and tables of estimates, significance."""
 
 from __future__ import annotations
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-
 from fm_book.figures.comparison import (
     NETWORK_LABELS,
     comparison_legend,
@@ -14,19 +13,11 @@ from fm_book.figures.comparison import (
     metric_curves,
     network_style,
     plain_log,
+    significance,
+    significance_map,
     time_curves,
 )
-from fm_book.figures.verdicts import verdict_map, verdicts
-
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
 from matplotlib.colors import same_color, to_hex
-
-
-@pytest.fixture(autouse=True)
-def closed_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture
@@ -62,29 +53,29 @@ def test_every_network_has_a_style_of_its_own():
     assert len({styles[name]["marker"] for name in solid}) == len(solid)
     assert styles["published-base"]["color"] == styles["base"]["color"]
     assert styles["published-base"]["markerfacecolor"] == "white"
-    with pytest.raises(ValueError, match=r"name='bass' is no network.*residual, base-matched, base"):
+    with pytest.raises(ValueError, match=r"name: expected one of 'residual', .*got 'bass'"):
         network_style("bass")
 
 
-def test_a_metric_has_one_curve_per_network_and_solver_with_bars_and_seeds(ax):
-    metric_curves(ax, CELLS, "m", floor=0.7)
-    *drawn, floor = curves(ax)
+def test_a_metric_has_one_curve_per_network_and_solver_with_intervals_and_seeds(ax):
+    metric_curves(ax, CELLS, "m", real=0.7)
+    *drawn, real = curves(ax)
     assert [line.get_ydata().tolist() for line in drawn] == [[9.0, 5.0], [4.0], [3.0, 2.0], [1.0]]
     assert [line.get_linestyle() for line in drawn] == ["-", "--", "-", "--"]
     assert np.allclose(drawn[0].get_xdata(), [2, 8], rtol=0.06)
     assert not np.allclose(drawn[0].get_xdata(), drawn[2].get_xdata(), rtol=0.01), "bars of two networks would overlap"
-    assert set(floor.get_ydata()) == {0.7}
+    assert set(real.get_ydata()) == {0.7}
     heights = [line.get_ydata() for line in ax.lines if line not in curves(ax)]
     assert [8.0, 10.0] in [list(h) for h in heights]  # the interval at NFE 2
     assert [8.5, 9.0, 9.5] in [list(h) for h in heights]  # its three seeds
-    assert len(heights) == 2 * 3, "one seed has neither bar nor dots"
+    assert len(heights) == 3 * 3 + 3, "a single seed has a marker only"
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["2", "8"]
 
 
 def test_one_solver_can_be_drawn_alone_and_an_unknown_one_is_refused(ax):
     metric_curves(ax, CELLS, "m", solvers=("rk4",))
     assert [line.get_ydata().tolist() for line in curves(ax)] == [[4.0], [1.0]]
-    with pytest.raises(ValueError, match=r"solvers hold 'heun', but the cells are euler-2, euler-8, rk4-8"):
+    with pytest.raises(ValueError, match=r"solvers: expected some of euler-2, euler-8, rk4-8, got 'heun'"):
         metric_curves(ax, CELLS, "m", solvers=("heun",))
 
 
@@ -108,7 +99,7 @@ def test_the_legend_names_networks_and_solvers_once():
     figure, axes = plt.subplots(1, 2, layout="constrained")
     for panel in axes:
         metric_curves(panel, CELLS, "m")
-    comparison_legend(figure, list(CELLS), solvers=("euler", "rk4"), floor=True)
+    comparison_legend(figure, list(CELLS), solvers=("euler", "rk4"), real=True)
     words = [text.get_text() for text in figure.legends[0].get_texts()]
     assert words == ["Residual", "Residual, published", "Euler", "RK4", "real digits"]
 
@@ -144,20 +135,20 @@ DIFFERENCES = {
 SIGNS = {"less": -1, "more": 1}
 
 
-def test_verdicts_follow_the_interval_and_the_direction_of_better():
-    verdict, mean, names = verdicts(DIFFERENCES, SIGNS)
-    assert verdict.tolist() == [[-1, 1], [1, 0]]
+def test_significance_follows_the_interval_and_the_direction_of_better():
+    better, mean, names = significance(DIFFERENCES, SIGNS)
+    assert better.tolist() == [[-1, 1], [1, 0]]
     assert mean.tolist() == [[3.0, -3.0], [3.0, 0.5]]
     assert names == ["euler-2", "rk4-4"]
 
 
 def test_an_interval_that_ends_at_zero_decides_nothing():
     touching = {"euler-2": {"less": estimate(1.0), "more": estimate(-1.0)}}
-    assert verdicts(touching, SIGNS)[0].tolist() == [[0], [0]]
+    assert significance(touching, SIGNS)[0].tolist() == [[0], [0]]
 
 
 def test_the_map_colours_the_network_that_is_ahead():
-    figure = verdict_map(DIFFERENCES, SIGNS, a="base-matched", b="residual", rows=["Less", "More"])
+    figure = significance_map(DIFFERENCES, SIGNS, a="base-matched", b="residual", rows=["Less", "More"])
     (ax,) = figure.axes
     picture = ax.images[0]
     colors = [to_hex(picture.cmap(picture.norm(v))) for v in (-1, 0, 1)]
@@ -167,4 +158,4 @@ def test_the_map_colours_the_network_that_is_ahead():
     assert [text.get_weight() for text in ax.texts] == ["bold", "bold", "bold", "normal"]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["Euler\n2", "RK4\n4"]
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["Residual ahead", "the interval holds 0", "Base, matched ahead"]
+    assert legend == ["Residual better", "interval contains 0", "Base, matched better"]

@@ -1,50 +1,38 @@
-"""The map of alarms and the panels of intervals show what they were given, and refuse what does not fit."""
+"""Figures of metrics: the heatmap of deviations and the panels of intervals."""
 
-from types import SimpleNamespace
-
-import matplotlib
 import numpy as np
 import pytest
-
-from fm_book.figures.metrics import alarm_map, interval_panels
-
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
+from fm_book.figures.metrics import interval_panels, metric_heatmap
+from fm_book.metrics.bootstrap import Estimate
 
 
-@pytest.fixture(autouse=True)
-def closed_figures():
-    yield
-    plt.close("all")
-
-
-def test_the_map_writes_values_and_colours_alarms():
+def test_the_heatmap_writes_values_and_colours_deviations():
     values = np.array([[0.5, 12.34], [134.9, 0.0]])
-    alarms = np.array([[0.0, 40.0], [2000.0, -5.0]])
-    figure = alarm_map(values, alarms, rows=["a", "b"], columns=["x", "y"])
+    deviations = np.array([[0.0, 40.0], [2000.0, -5.0]])
+    figure = metric_heatmap(values, deviations, rows=["a", "b"], columns=["x", "y"])
     ax = figure.axes[0]
     assert [text.get_text() for text in ax.texts] == ["0.50", "12.3", "135", "0.00"]
     assert [text.get_weight() for text in ax.texts] == ["normal", "bold", "bold", "bold"]
     image = ax.images[0]
-    quiet, loud, louder, fooled = (image.cmap(image.norm(a)) for a in alarms.flat)
+    quiet, loud, louder, fooled = (image.cmap(image.norm(a)) for a in deviations.flat)
     assert min(quiet[:3]) > 0.9  # nearly white
     assert loud[0] > loud[2] and louder[0] > louder[2] and sum(louder) < sum(loud)  # orange, darker
     assert fooled[2] > fooled[1]  # purple
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
 
 
-def test_each_column_of_the_map_can_have_its_own_decimals():
-    figure = alarm_map(np.array([[0.5, 0.5]]), np.zeros((1, 2)), rows=["a"], columns=["x", "y"], digits=(1, 3))
+def test_each_column_of_the_heatmap_can_have_its_own_decimals():
+    figure = metric_heatmap(np.array([[0.5, 0.5]]), np.zeros((1, 2)), rows=["a"], columns=["x", "y"], digits=(1, 3))
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.5", "0.500"]
 
 
-def test_the_map_refuses_shapes_that_do_not_fit():
-    with pytest.raises(ValueError, match=r"values have shape \(2, 2\).*for 1 rows and 2 columns"):
-        alarm_map(np.zeros((2, 2)), np.zeros((2, 2)), rows=["a"], columns=["x", "y"])
+def test_the_heatmap_refuses_shapes_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"expected \(1, 2\), \(1, 2\) and 2 .* got \(2, 2\)"):
+        metric_heatmap(np.zeros((2, 2)), np.zeros((2, 2)), rows=["a"], columns=["x", "y"])
 
 
 def interval(value):
-    return SimpleNamespace(value=value, low=value - 1, high=value + 2)
+    return Estimate(value, low=value - 1, high=value + 2)
 
 
 def test_panels_hold_a_dot_and_a_bar_for_each_set():
@@ -60,5 +48,5 @@ def test_panels_hold_a_dot_and_a_bar_for_each_set():
 
 
 def test_panels_with_different_sets_are_refused():
-    with pytest.raises(ValueError, match="the same sets in each"):
+    with pytest.raises(ValueError, match="the same sets in each, got"):
         interval_panels({"one": {"a": interval(1.0)}, "two": {"b": interval(1.0)}})

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fm_core.plotting import PACINGS, frame_indices, paced
+from fm_core.pacing import PACINGS, frame_indices, paced, pacing_function
 
 NAMES = sorted(PACINGS)
 unhurried = settings(deadline=None)  # a busy machine is no failure
@@ -84,21 +84,23 @@ def test_a_single_frame_shows_the_end():
     assert frame_indices(9, 1, "logarithmic").tolist() == [8]
 
 
-def test_a_function_of_ones_own_is_a_pacing():
+def test_a_function_is_a_pacing():
+    assert pacing_function(np.square) is np.square
+    assert pacing_function("linear") is PACINGS["linear"]
     np.testing.assert_allclose(paced(3, lambda u: u**3), [0, 0.125, 1])
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: paced(5, "cubic"), "pacing='cubic' is not known; choose one of linear, quadratic, inverse_quadratic"),
-        (lambda: paced(0), "n_frames=0; an animation needs at least 1 frame"),
-        (lambda: paced(5, lambda u: 1 - u), "must never decrease"),
-        (lambda: paced(5, lambda u: 0.9 * u), "must send 0 to 0 and 1 to 1 exactly"),
-        (lambda: PACINGS["linear"](1.5), r"u spans \[1.5, 1.5\]; the share of the frames runs from 0 to 1"),
-        (lambda: frame_indices(0, 5), "snapshots=0; at least 1 recorded snapshot"),
-        (lambda: frame_indices([0.0, 0.5, 0.5], 5), "strictly rising or strictly falling"),
-        (lambda: frame_indices([], 5), "strictly rising or strictly falling"),
+        (lambda: paced(5, "cubic"), "pacing: expected one of 'linear', 'quadratic', .* got 'cubic'"),
+        (lambda: paced(0), "n_frames: expected a whole number of at least 1, got 0"),
+        (lambda: paced(5, lambda u: 1 - u), "pacing: expected 5 values that never decrease from 0 to 1"),
+        (lambda: paced(5, lambda u: 0.9 * u), "never decrease from 0 to 1, got .* 0.9"),
+        (lambda: pacing_function("cubic"), "pacing: expected one of"),
+        (lambda: frame_indices(0, 5), "snapshots: expected a whole number of at least 1, got 0"),
+        (lambda: frame_indices([0.0, 0.5, 0.5], 5), "snapshots: expected strictly rising or falling times"),
+        (lambda: frame_indices([], 5), "snapshots: expected strictly rising or falling times"),
     ],
 )
 def test_what_is_refused(call, message):
