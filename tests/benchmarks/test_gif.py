@@ -1,20 +1,20 @@
 """Time per frame of the GIF renderer beside a matplotlib ``FuncAnimation``, from arrays to the file.
 
 Both draw 2 models × 5 samples with 7 × 7 arrows each, the labels and t, at the same size in pixels. The reference does
-what tutorials do: each frame clears every axes and draws it anew with ``imshow`` and ``quiver``, and ``PillowWriter``
+what tutorials do: each frame clears every axes and draws it again with ``imshow`` and ``quiver``, and ``PillowWriter``
 writes the file. It is timed on fewer frames, so both are expressed per frame; its figure is made outside the timing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fm_core.plotting import ink_arrows, render_frames, render_gif
+from fm_core.solvers import Trajectory
 
 from ._ratio import interleaved_ratio
 
@@ -23,14 +23,6 @@ SAMPLES = 5
 ROUNDS = 5
 GOAL = 0.1  # of the reference's time per frame
 LABELS = ("Residual U-Net", "Base U-Net")
-
-
-@dataclass(frozen=True)
-class Recorded:
-    t: np.ndarray
-    x: np.ndarray
-    velocity: np.ndarray
-    nfe: int
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +35,8 @@ def trajectories(digits):
     for label, x_1 in zip(LABELS, digits, strict=True):
         x_0 = rng.standard_normal(x_1.shape, dtype=np.float32)
         velocity = np.broadcast_to(x_1 - x_0, (FRAMES, *x_1.shape))
-        rows[label] = Recorded(t, (1 - s) * x_0 + s * x_1, velocity, FRAMES - 1)
+        arrays = (t, (1 - s) * x_0 + s * x_1, velocity.copy())
+        rows[label] = Trajectory(*map(torch.from_numpy, arrays), FRAMES - 1)
     return rows
 
 
@@ -55,7 +48,7 @@ def digits():
 
 
 def _redrawn(trajectories, path, size):
-    """A film the usual way; returns a function that writes it."""
+    """The usual animation; returns a function that writes it."""
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
     from matplotlib.animation import FuncAnimation, PillowWriter
@@ -63,20 +56,21 @@ def _redrawn(trajectories, path, size):
     figure, axes = plt.subplots(
         len(trajectories), SAMPLES, figsize=(size[1] / 100, size[0] / 100), dpi=100, layout="none"
     )
+    arrays = {label: (row.x.numpy(), row.velocity.numpy(), row.t.numpy()) for label, row in trajectories.items()}
 
     def draw(k):
-        for row, (label, trajectory) in zip(axes, trajectories.items(), strict=True):
+        for row, (label, (x, velocity, t)) in zip(axes, arrays.items(), strict=True):
             for i, ax in enumerate(row):
                 ax.clear()
-                ax.imshow(trajectory.x[k, i, 0], cmap="gray", vmin=-1, vmax=1)
-                ax.quiver(*ink_arrows(trajectory.velocity[k, i, 0]), color="orange", angles="xy")
+                ax.imshow(x[k, i, 0], cmap="gray", vmin=-1, vmax=1)
+                ax.quiver(*ink_arrows(velocity[k, i, 0]), color="orange", angles="xy")
                 ax.axis("off")
-            row[0].set_title(f"{label}  NFE {trajectory.nfe}  t = {trajectory.t[k]:.2f}", loc="left")
+            row[0].set_title(f"{label}  NFE {FRAMES - 1}  t = {t[k]:.2f}", loc="left")
 
     def write():
         shown = np.linspace(0, FRAMES - 1, REFERENCE_FRAMES).astype(int)
-        film = FuncAnimation(figure, draw, frames=shown, init_func=lambda: None)
-        film.save(path, writer=PillowWriter(fps=20))
+        animation = FuncAnimation(figure, draw, frames=shown, init_func=lambda: None)
+        animation.save(path, writer=PillowWriter(fps=20))
 
     return write
 
@@ -114,7 +108,7 @@ def test_gif_renderer_beside_funcanimation(benchmark, trajectories, tmp_path, re
 
 def test_hero_sized_gif_stays_below_three_megabytes(trajectories, tmp_path):
     wide = {
-        label: Recorded(clip.t, *(np.concatenate([a, a[:, :3]], axis=1) for a in (clip.x, clip.velocity)), clip.nfe)
+        label: Trajectory(clip.t, *(torch.cat([a, a[:, :3]], dim=1) for a in (clip.x, clip.velocity)), clip.nfe)
         for label, clip in trajectories.items()
     }
     path = render_gif(tmp_path / "hero.gif", wide, samples=8, frames=FRAMES, scale=3)
