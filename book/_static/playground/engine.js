@@ -1,8 +1,7 @@
 /**
  * The worker as the page sees it: load, run, stop, each a promise.
  *
- * One engine serves all that a page holds. A new run stops the one before it. A `loaded` event tells that networks have
- * been loaded.
+ * One engine serves all parts of a page. A new run stops the one before it. A `loaded` event follows each load.
  */
 
 import { fetchFile } from "./files.js";
@@ -15,14 +14,14 @@ export class Engine extends EventTarget {
   #running = null;
   #loading = Promise.resolve();
 
-  /** @param {URL | string} manifest address of the list of files that the book's build made */
+  /** @param {URL | string} manifest address of playground.json, written by the book's build */
   constructor(manifest) {
     super();
     this.manifest = new URL(manifest);
     this.loaded = new Set();
   }
 
-  /** Which files there are and how large. */
+  /** The content of playground.json, with complete addresses. */
   async files() {
     if (!this.#files) {
       const files = JSON.parse(new TextDecoder().decode(await fetchFile({ url: this.manifest.href })));
@@ -45,7 +44,7 @@ export class Engine extends EventTarget {
    * Fetch what these networks need and is not there yet.
    *
    * @param {string[]} networks
-   * @param {(share: number) => void} onProgress told the share that has arrived, 0 to 1
+   * @param {(share: number) => void} onProgress called with the share that has arrived, 0 to 1
    */
   load(networks, onProgress = () => {}) {
     const load = async () => {
@@ -66,14 +65,14 @@ export class Engine extends EventTarget {
   /**
    * Carry noise through one or several networks.
    *
-   * @param {{ networks: string[], x: Float32Array, grid: number[], method: string }} request x holds whole images of
-   *   28 × 28 pixels, one after the other
-   * @param {(state: object) => void} onState told of every state: network, k, t, x, velocity, nfe, milliseconds
+   * @param {{ networks: string[], x: Float32Array, grid: number[], tableau: object }} request x: images of 28 × 28 pixels,
+   *   one after the other
+   * @param {(state: object) => void} onState called with every state: network, k, t, x, velocity, nfe, milliseconds
    * @returns {Promise<{ stopped: boolean }>}
    */
-  async run({ networks, x, grid, method }, onState) {
+  async run({ networks, x, grid, tableau }, onState) {
     this.stop();
-    const { id, answer } = this.#post({ kind: "run", networks, x, grid, method }, (state) => {
+    const { id, answer } = this.#post({ kind: "run", networks, x, grid, tableau }, (state) => {
       if (this.#running === id) {
         onState(state);
       }
@@ -89,7 +88,7 @@ export class Engine extends EventTarget {
     }
   }
 
-  /** Stop the run under way, if there is one. No state of it is told after this call. */
+  /** Stop the run under way, if there is one. None of its states follows this call. */
   stop() {
     if (this.#running !== null) {
       this.#worker.postMessage({ kind: "stop", target: this.#running });

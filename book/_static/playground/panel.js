@@ -1,5 +1,6 @@
 /** One network's digits on a canvas: a square of tiles, or a row, in grey, with arrows, or as signed velocity. */
 
+import { arrowPath } from "./arrow.js";
 import { inkArrows, PIXELS, paintGrey, paintVelocity, quantile, SIDE } from "./fields.js";
 
 const ARROW = "#ff9e1b";
@@ -73,7 +74,8 @@ function drawArrows(context, arrows, reference, left, top, scale) {
       context.save();
       context.translate(x + 0.5, y + 0.5);
       context.rotate(Math.atan2(dy, dx));
-      arrowPath(context, strength * REACH);
+      const length = strength * REACH;
+      arrowPath(context, length, { head: 2.2, wing: 0.5 * Math.min(2.2, length), shaft: 0.28 });
       context.lineWidth = 0.25;
       context.strokeStyle = "black";
       context.stroke();
@@ -83,20 +85,4 @@ function drawArrows(context, arrows, reference, left, top, scale) {
     }
   }
   context.restore();
-}
-
-/** An arrow along the x axis, its middle at the origin; short ones are all head. */
-function arrowPath(context, length) {
-  const head = Math.min(2.2, length);
-  const [tail, tip, neck] = [-length / 2, length / 2, length / 2 - head];
-  const [shaft, wing] = [0.28, 0.5 * head];
-  context.beginPath();
-  context.moveTo(tail, -shaft);
-  context.lineTo(neck, -shaft);
-  context.lineTo(neck, -wing);
-  context.lineTo(tip, 0);
-  context.lineTo(neck, wing);
-  context.lineTo(neck, shaft);
-  context.lineTo(tail, shaft);
-  context.closePath();
 }

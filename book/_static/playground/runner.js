@@ -17,7 +17,7 @@ export class Runner {
    * @param {HTMLElement} section holds elements with the data-part go, stop, progress and status
    * @param {{ engine: object, stage: object, networks: string[], label: string, request: () => object,
    *   explain: (why: string, retry?: () => void) => void, onpress?: () => void }} part `networks` are all that the part
-   *   may run; `request` gives `{ networks, x, grid, method, what, done }`, where networks are `{ name, label }`;
+   *   may run; `request` gives `{ networks, x, grid, tableau, what, done }`, where networks are `{ name, label }`;
    *   `onpress` comes before each run that the button starts
    */
   constructor(section, part) {

@@ -1,18 +1,24 @@
-/* Starts the playground, or says why it cannot run and shows the recorded film instead. No module, because a page that
-   was opened as a file may not load modules, and has to be told so. */
+/* Starts the playground, or says why it cannot run and shows the recorded film instead. No module: where the page is
+   opened as a file, or the server sends scripts as text, browsers load no module. */
 {
   const here = document.currentScript.src;
+  const SERVE = "In the book's folder, python3 run.py serve starts a server that works, and opens the book.";
 
   const lacking = () => {
     if (location.protocol === "file:") {
-      return (
-        "This page was opened as a file, and browsers let no file load networks. Serve the folder instead: " +
-        "python3 -m http.server --directory _build/html, then open localhost:8000."
-      );
+      return `This page was opened as a file, and browsers load no networks for files. ${SERVE}`;
     }
     if (typeof WebAssembly === "undefined") return "This browser has no WebAssembly, or it is switched off.";
     if (typeof Worker === "undefined") return "This browser has no web workers.";
     return null;
+  };
+
+  /* Why a module did not load: a browser's own message does not say. */
+  const whyNot = async (module, error) => {
+    const response = await fetch(module, { method: "HEAD" }).catch(() => null);
+    const type = response?.headers.get("content-type") ?? "";
+    if (!response?.ok || /javascript/.test(type)) return error.message;
+    return `This server sends scripts as ${type || "files of no type"}, and browsers run no such modules. ${SERVE}`;
   };
 
   /* Say in a section why it does not run; `retry` is what the button does, where trying again makes sense. */
@@ -49,10 +55,13 @@
 
   const start = async () => {
     const sections = [...document.querySelectorAll("[data-playground]")];
+    const module = new URL("ui.js", here).href;
     try {
       const missing = lacking();
       if (missing) throw new Error(missing);
-      const { mount } = await import(new URL("ui.js", here).href);
+      const { mount } = await import(module).catch(async (error) => {
+        throw new Error(await whyNot(module, error));
+      });
       await mount(sections, new URL("../local/playground.json", here), explain);
     } catch (error) {
       for (const section of sections) explain(section, error.message);

@@ -1,17 +1,15 @@
 /**
- * The parts of the playground, each brought to life where a page holds it.
- *
- * `digits` generates digits with every setting, `drawing` finishes what the reader draws, `first` is one button.
+ * The parts of the playground: `digits` generates digits with every setting, `drawing` completes what the reader draws,
+ * `first` is one button.
  */
 
 import { choice, element } from "./elements.js";
 import { Engine } from "./engine.js";
 import { mix, PIXELS } from "./fields.js";
 import { normals } from "./noise.js";
-import { PACINGS } from "./pacing.js";
 import { Pad, SAMPLES, sample } from "./pad.js";
+import { interpolate, pacedGrid, uniformGrid } from "./rungekutta.js";
 import { Runner } from "./runner.js";
-import { pacedGrid, TABLEAUX, uniformGrid } from "./solvers.js";
 import { Stage } from "./stage.js";
 
 const SOLVERS = { euler: "Euler", heun: "Heun", rk4: "RK4" };
@@ -23,32 +21,32 @@ const SPACINGS = {
   logarithmic: "much finer near the digit",
 };
 const DIGITS = { 1: "One digit", 4: "Four digits", 9: "Nine digits" };
-const SEEDS = 10_000; // short enough to be told to a friend
-const FIRST_SEED = 0; // the first there is, not the nicest
+const SEEDS = 10_000;
+const FIRST_SEED = 0; // not selected
 
 const mounts = { digits: mountDigits, drawing: mountDrawing, first: mountFirst };
 
 /**
- * Bring every part of a page to life.
+ * Start every part of a page.
  *
  * @param {Iterable<HTMLElement>} sections elements with `data-playground`
- * @param {URL} manifest address of the list of files
+ * @param {URL} manifest address of playground.json
  * @param {(section: HTMLElement, why: string, retry?: () => void) => void} explain shows why a part does not run
  */
 export async function mount(sections, manifest, explain) {
   const engine = new Engine(manifest);
-  const { networks } = await engine.files();
+  const { networks, tableaux, pacings } = await engine.files();
   const known = Object.entries(networks).map(([name, { label }]) => ({ name, label }));
   for (const section of sections) {
     const part = (name) => section.querySelector(`[data-part=${name}]`);
     const live = part("live");
     live.hidden = false;
     const say = (why, retry) => explain(section, why, retry);
-    await mounts[section.dataset.playground]({ section, part, engine, known, explain: say });
+    await mounts[section.dataset.playground]({ section, part, engine, known, tableaux, pacings, explain: say });
   }
 }
 
-async function mountDigits({ section, part, engine, known, explain }) {
+async function mountDigits({ section, part, engine, known, tableaux, pacings, explain }) {
   const stage = new Stage(part("stage"));
   const form = part("settings");
   const both = known.map(({ name }) => name).join(" ");
@@ -101,7 +99,7 @@ async function mountDigits({ section, part, engine, known, explain }) {
   };
   const count = () => {
     const { steps, method } = settings();
-    nfe.textContent = `${steps} (NFE ${steps * TABLEAUX[method].b.length})`;
+    nfe.textContent = `${steps} (NFE ${steps * tableaux[method].b.length})`;
   };
   form.addEventListener("input", count);
   steps.addEventListener("change", () => runner.changed());
@@ -109,12 +107,12 @@ async function mountDigits({ section, part, engine, known, explain }) {
   const request = () => {
     const chosen = settings();
     const networks = known.filter(({ name }) => chosen.networks.includes(name));
-    const evaluations = chosen.steps * TABLEAUX[chosen.method].b.length;
+    const evaluations = chosen.steps * tableaux[chosen.method].b.length;
     return {
       networks,
       x: normals(chosen.digits * PIXELS, seedOf(seed)),
-      grid: pacedGrid(chosen.steps, PACINGS[chosen.spacing]),
-      method: chosen.method,
+      grid: pacedGrid(chosen.steps, interpolate(pacings[chosen.spacing])),
+      tableau: tableaux[chosen.method],
       what: `${DIGITS[chosen.digits].toLowerCase()} from noise number ${seedOf(seed)}`,
       done:
         `${DIGITS[chosen.digits]}, ${SOLVERS[chosen.method]}, NFE ${evaluations}` +
@@ -133,7 +131,7 @@ async function mountDigits({ section, part, engine, known, explain }) {
   await runner.prepare();
 }
 
-async function mountDrawing({ section, part, engine, known, explain }) {
+async function mountDrawing({ section, part, engine, known, tableaux, explain }) {
   const stage = new Stage(part("stage"));
   const start = part("start");
   const said = part("start-value");
@@ -143,7 +141,7 @@ async function mountDrawing({ section, part, engine, known, explain }) {
     networks: known,
     x: mix(normals(4 * PIXELS, noise), pad.image, moment()),
     grid: uniformGrid(20, moment(), 1),
-    method: "euler",
+    tableau: tableaux.euler,
     what: "four tries at finishing the drawing",
     done: `From t₀ = ${moment().toFixed(2)}: Euler, NFE 20, four noises, the same for both networks.`,
   });
@@ -182,7 +180,7 @@ async function mountDrawing({ section, part, engine, known, explain }) {
   await runner.prepare();
 }
 
-async function mountFirst({ section, part, engine, known, explain }) {
+async function mountFirst({ section, part, engine, known, tableaux, explain }) {
   const stage = new Stage(part("stage"), { row: true });
   const networks = known.filter(({ name }) => name === "residual");
   let noise = FIRST_SEED;
@@ -191,7 +189,7 @@ async function mountFirst({ section, part, engine, known, explain }) {
     networks,
     x: normals(4 * PIXELS, noise),
     grid: uniformGrid(20),
-    method: "euler",
+    tableau: tableaux.euler,
     what: "four digits in a row",
     done: "Four digits that nobody wrote: 20 Euler steps, NFE 20.",
   });

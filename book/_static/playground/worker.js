@@ -7,7 +7,7 @@
 
 import { PIXELS, SIDE } from "./fields.js";
 import { fetchFile } from "./files.js";
-import { integrate } from "./solvers.js";
+import { integrate } from "./rungekutta.js";
 
 let runtime = null;
 const sessions = new Map();
@@ -71,10 +71,10 @@ async function startRuntime(files, onBytes) {
 }
 
 /** Carry one noise through several networks side by side, step by step, and send every state. */
-async function run({ id, networks, x, grid, method }, tell) {
+async function run({ id, networks, x, grid, tableau }, tell) {
   const runs = networks.map((network) => {
     const clock = { spent: 0, last: 0 };
-    return { network, clock, states: integrate(velocityOf(network, clock), x, grid, method) };
+    return { network, clock, states: integrate(velocityOf(network, clock), x, grid, tableau) };
   });
   for (let k = 0; k < grid.length; k += 1) {
     for (const { network, clock, states } of runs) {
