@@ -26,7 +26,7 @@ from fm_core.plotting import (
     plot_particles,
     render_frames,
 )
-from fm_core.plotting._arrays import ArrayLike, as_array, as_snapshots, pick_samples
+from fm_core.plotting._arrays import ArrayLike, as_array, as_states, as_velocities, pick_samples
 from fm_core.plotting.style import BLUE
 
 try:
@@ -199,8 +199,7 @@ def trajectory_slider(
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    t, x, velocity = as_snapshots(trajectory, velocity=True)
-    assert velocity is not None  # for the type checker
+    (t, x), velocity = as_states(trajectory), as_velocities(trajectory)
     chosen, picked = thin(len(t), frames), pick_samples(samples, x.shape[1])
     film = _snapshot_frames({"": trajectory}, chosen, samples=picked, factor=factor, scale=4)
     height, width = 4 * x.shape[2], 4 * x.shape[3]

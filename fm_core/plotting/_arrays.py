@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from fm_core.solvers import Trajectory
 
-__all__ = ["ArrayLike", "as_array", "as_image", "as_images", "as_snapshots", "pick_samples"]
+__all__ = ["ArrayLike", "as_array", "as_image", "as_images", "as_states", "as_velocities", "pick_samples"]
 
 ArrayLike: TypeAlias = "np.ndarray | Tensor | Sequence[Any]"
 
@@ -46,25 +46,26 @@ def as_images(x: ArrayLike, name: str = "images") -> np.ndarray:
     return images
 
 
-def as_snapshots(trajectory: Trajectory, *, velocity: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Times ``(T,)``, states ``(T, B, H, W)`` and, if asked for, velocities of a Trajectory of grey images.
-
-    Raises:
-        ValueError: shapes that do not fit each other, or no velocity where one is asked for.
-    """
+def as_states(trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
+    """Times ``(T,)`` and states ``(T, B, H, W)`` of a Trajectory of grey images; ValueError for another one."""
     t, x = as_array(trajectory.t), as_array(trajectory.x)
     if x.ndim != 5 or x.shape[2] != 1 or t.shape != x.shape[:1] or 0 in x.shape:
         raise ValueError(f"trajectory: expected x of (T, B, 1, H, W) and t of (T,), got {x.shape} and {t.shape}.")
-    if not velocity:
-        return t, x[:, :, 0], None
+    return t, x[:, :, 0]
+
+
+def as_velocities(trajectory: Trajectory) -> np.ndarray:
+    """Velocities ``(T, B, H, W)`` of a Trajectory of grey images; ValueError where it has none, or another shape."""
     if trajectory.velocity is None:
         raise ValueError(
             "trajectory.velocity: expected an array, got None. Use solve(..., keep=True), or arrows=False."
         )
-    v = as_array(trajectory.velocity)
-    if v.shape != x.shape:
-        raise ValueError(f"trajectory.velocity: expected the shape of x, {x.shape}, got {v.shape}.")
-    return t, x[:, :, 0], v[:, :, 0]
+    velocity = as_array(trajectory.velocity)
+    if velocity.shape != trajectory.x.shape:
+        raise ValueError(
+            f"trajectory.velocity: expected the shape of x, {tuple(trajectory.x.shape)}, got {velocity.shape}."
+        )
+    return velocity[:, :, 0]
 
 
 def pick_samples(samples: int | Sequence[int], batch: int) -> list[int]:

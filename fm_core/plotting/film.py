@@ -17,7 +17,7 @@ import numpy as np
 
 from fm_core._checks import check_count, check_number
 from fm_core.pacing import Pacing, frame_indices, paced
-from fm_core.plotting._arrays import ArrayLike, as_array, as_snapshots, pick_samples
+from fm_core.plotting._arrays import ArrayLike, as_array, as_states, as_velocities, pick_samples
 from fm_core.plotting.images import to_uint8
 from fm_core.plotting.style import ARROW_COLOR, CARD, COLORS, FILM_COLORS
 from fm_core.plotting.velocity import ink_arrows
@@ -134,11 +134,12 @@ def render_frames(
     if not trajectories:
         raise ValueError("trajectories: expected at least one label with its Trajectory, got none.")
     frames, scale = check_count("frames", frames), check_count("scale", scale)
+    factor = check_count("factor", factor) if arrows else 0
     pacings = pacing if isinstance(pacing, Mapping) else dict.fromkeys(trajectories, pacing)
     if set(pacings) != set(trajectories):
         raise ValueError(f"pacing: expected the labels {sorted(trajectories)}, got {sorted(pacings)}.")
     rows = {
-        label: _row(trajectory, samples, frames, pacings[label], factor if arrows else None, interpolate)
+        label: _row(trajectory, samples, frames, pacings[label], factor, interpolate)
         for label, trajectory in trajectories.items()
     }
     for what, values in (
@@ -310,13 +311,13 @@ def _row(
     samples: int | Sequence[int],
     frames: int,
     pacing: str | Pacing,
-    factor: int | None,
+    factor: int,  # 0: no arrows
     interpolate: bool,
 ) -> _Row:
-    t, x, velocity = as_snapshots(trajectory, velocity=factor is not None)
+    t, x = as_states(trajectory)
     chosen = pick_samples(samples, x.shape[1])
     x, t = x[:, chosen], t.astype(np.float64)
-    arrows = None if velocity is None else np.stack(ink_arrows(velocity[:, chosen], factor or 1)[2:], axis=1)
+    arrows = np.stack(ink_arrows(as_velocities(trajectory)[:, chosen], factor)[2:], axis=1) if factor else None
     pick, span = frame_indices(t, frames, pacing), float(t[-1] - t[0])
     time = t[pick]
     done = (time - t[0]) / span if span else np.ones(frames)
@@ -413,7 +414,10 @@ class _Layout:
         inner = max(row.x.shape[1] for row in rows.values()) * (width + gap) - gap
         clock = _text("t = 0.00", size)
         reserved = 2 * size + clock.shape[1]
-        headings = [_heading(label, row.nfe, inner - reserved, size, color) for (label, row), color in _colored(rows)]
+        headings = [
+            _heading(label, row.nfe, inner - reserved, size, color)
+            for (label, row), color in zip(rows.items(), _row_colors(list(rows)), strict=True)
+        ]
         outer = max(inner, *(heading.shape[1] + reserved for heading in headings))
         self._left, self._right = pad, pad + outer
         self._clocks: dict[int, int] = {}  # row → top of its clock
@@ -448,12 +452,11 @@ class _Layout:
             canvas[top : top + self._bar, self._left : end] = _ARROW
 
 
-def _colored(rows: Mapping[str, _Row]) -> list[tuple[tuple[str, _Row], int]]:
-    """Each row with the palette index of its marker: the networks' own colours, others in turn."""
-    found = [[i for i, key in enumerate(COLORS) if key in label.lower()] for label in rows]
+def _row_colors(labels: Sequence[str]) -> list[int]:
+    """Palette index of each row's marker: the networks' own colours, others in turn."""
+    found = [[i for i, key in enumerate(COLORS) if key in label.lower()] for label in labels]
     turns = itertools.cycle([i for i in (2, 3, 0, 1) if [i] not in found] or [0])
-    colors = [_MARKER + (one[0] if len(one) == 1 else next(turns)) for one in found]
-    return list(zip(rows.items(), colors, strict=True))
+    return [_MARKER + (one[0] if len(one) == 1 else next(turns)) for one in found]
 
 
 def _heading(label: str, nfe: int | None, width: int, size: int, color: int) -> np.ndarray:

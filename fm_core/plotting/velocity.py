@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fm_core._checks import check_number
-from fm_core.plotting._arrays import ArrayLike, as_array, as_image, as_snapshots, pick_samples
+from fm_core.plotting._arrays import ArrayLike, as_array, as_image, as_states, as_velocities, pick_samples
 from fm_core.plotting.style import ARROW_COLOR, CARD, DIGIT_CMAP, VELOCITY_CMAP
 
 if TYPE_CHECKING:
@@ -183,8 +183,7 @@ def plot_trajectory(
     """
     import matplotlib.pyplot as plt
 
-    t, x, velocity = as_snapshots(trajectory, velocity=True)
-    assert velocity is not None  # for the type checker
+    (t, x), velocity = as_states(trajectory), as_velocities(trajectory)
     pick_samples([index], x.shape[1])
     if len(times) == 0:
         raise ValueError("times: expected at least one t, got none.")

@@ -275,6 +275,7 @@ BYTES = np.zeros((2, 4, 4), np.uint8)
     [
         (lambda: plotting.render_frames({}), "trajectories: expected at least one label"),
         (lambda: plotting.render_frames(ONE, scale=0), "scale: expected a whole number of at least 1, got 0"),
+        (lambda: plotting.render_frames(ONE, factor=0), "factor: expected a whole number of at least 1, got 0"),
         (lambda: plotting.render_frames(ONE, samples=[7]), r"samples: .* within a batch of 3, got \[7\]"),
         (lambda: plotting.render_frames(ONE, pacing="cubic"), "pacing: expected one of 'linear', .* got 'cubic'"),
         (
