@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 __all__ = ["check_choice", "check_count", "check_number", "missing_extra"]
@@ -19,10 +19,10 @@ def check_choice(name: str, value: object, options: Iterable[str]) -> None:
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
     """``value`` as an int; ValueError unless it is a whole number of at least ``least``."""
-    whole = isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
-    if isinstance(value, bool) or not whole or int(value) < least:
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not (number.is_integer() and number >= least):
         raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}.")
-    return int(value)
+    return int(number)
 
 
 def check_number(

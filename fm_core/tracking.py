@@ -21,6 +21,7 @@ from fm_core.solvers import Trajectory
 
 __all__ = [
     "MLflowTracker",
+    "MemoryTracker",
     "NullTracker",
     "Tracker",
     "load_history",
@@ -63,6 +64,24 @@ class NullTracker:
     def log_file(self, path: str | os.PathLike[str], folder: str | None = None) -> None: ...
     def log_snapshot(self, trajectory: Trajectory, step: int) -> None: ...
     def close(self, status: str = "FINISHED") -> None: ...
+
+
+class MemoryTracker(NullTracker):
+    """Keeps the curves in memory.
+
+    Attributes:
+        curves: ``{name: (steps, values)}``.
+    """
+
+    def __init__(self) -> None:
+        self.curves: dict[str, tuple[list[int], list[float]]] = {}
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Add one point to each curve."""
+        for name, value in metrics.items():
+            steps, values = self.curves.setdefault(name, ([], []))
+            steps.append(step)
+            values.append(float(value))
 
 
 class MLflowTracker:
@@ -125,14 +144,14 @@ class MLflowTracker:
         """Keep a Trajectory as ``snapshots/step-00000500.npz``, states and velocities in half precision."""
         if trajectory.velocity is None:
             raise ValueError("trajectory: expected one with velocities, got velocity=None. Make it with solve(...).")
-        half = {"x": trajectory.x, "velocity": trajectory.velocity}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"step-{step:08d}.npz"
             np.savez_compressed(
                 path,
                 t=trajectory.t.cpu().numpy(),
+                x=trajectory.x.cpu().half().numpy(),
+                velocity=trajectory.velocity.cpu().half().numpy(),
                 nfe=np.array(trajectory.nfe),
-                **{name: value.cpu().numpy().astype(np.float16) for name, value in half.items()},
             )
             self.log_file(path, SNAPSHOTS)
 

@@ -25,7 +25,7 @@ __all__ = [
     "summary",
 ]
 
-MODELS: dict[str, type[UNet]] = {"base": BaseUNet, "residual": ResidualUNet}
+MODELS: dict[str, type[BaseUNet] | type[ResidualUNet]] = {"base": BaseUNet, "residual": ResidualUNet}
 
 
 def build_model(name: str, **config: Any) -> UNet:

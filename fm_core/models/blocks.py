@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["PlainBlock", "ResidualBlock", "SelfAttention"]
+__all__ = ["PlainBlock", "ResidualBlock", "SelfAttention", "start_at_zero"]
 
 
 class PlainBlock(nn.Module):
@@ -54,7 +54,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = nn.GroupNorm(groups, c_out)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
-        _start_at_zero(self.conv2)
+        start_at_zero(self.conv2)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv1(F.gelu(self.norm1(x)))  # (B, c_out, H, W)
@@ -80,7 +80,7 @@ class SelfAttention(nn.Module):
         self.norm = nn.GroupNorm(groups, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
-        _start_at_zero(self.out)
+        start_at_zero(self.out)
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, height, width = x.shape
@@ -91,6 +91,7 @@ class SelfAttention(nn.Module):
         return x + self.out(h)
 
 
-def _start_at_zero(layer: nn.Module) -> None:
+def start_at_zero(layer: nn.Module) -> None:
+    """Set weight and bias to zero."""
     for p in layer.parameters():
         nn.init.zeros_(p)

@@ -8,13 +8,23 @@ import math
 import pytest
 import torch
 
-from fm_core import bits_per_dimension, load_model
-from fm_core.config import TrainConfig
+from fm_book.experiments.base import Run
+from fm_book.experiments.bits import (
+    BLOCK,
+    EDGE,
+    NOISE_SEED,
+    SCALE,
+    VIEWS,
+    Likelihood,
+    Snapshots,
+    mean_interval,
+    measure,
+    mix_with_uniform,
+    preprocess,
+    to_logit,
+)
+from fm_core import ResidualUNet, TrainConfig, bits_per_dimension, load_model, train
 from fm_core.data import Digits, load_sample
-from fm_book.experiments import likelihood
-from fm_book.experiments.bits import Likelihood, Snapshots, mean_interval
-from fm_book.experiments.pixels import BLOCK, EDGE, NOISE_SEED, SCALE, VARIANTS, guarded, measure, seen_as, to_logit
-from fm_core.training import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 OPTIONS = {"tolerance": 1e-4, "euler": None, "probes": 1}
@@ -75,33 +85,45 @@ def test_the_density_at_the_bare_levels_is_what_it_says():
 def test_all_views_of_the_digits_share_their_noise():
     sample = load_sample("test")
     few = Digits(sample.images[:5], sample.labels[:5], "five")
-    seen = {variant: seen_as(variant, few) for variant in VARIANTS}
+    seen = {variant: preprocess(variant, few) for variant in VIEWS}
     assert torch.equal(seen["levels"].images, few.images)
     assert torch.equal(seen["logit"].images, to_logit(seen["dequantised"].images)[0])
     level = ((seen["dequantised"].images + 1) * 128).floor()
     assert torch.equal(level, ((few.images + 1) * 127.5).round())
-    assert torch.equal(seen_as("dequantised", few).images, seen["dequantised"].images)
+    assert torch.equal(preprocess("dequantised", few).images, seen["dequantised"].images)
     assert seen["logit"].source == "five, logit"
 
 
-def test_snapshots_hold_the_average_of_their_moment(tmp_path, monkeypatch):
-    monkeypatch.setattr(likelihood, "SNAPSHOTS", (8, 16))
+def few_steps(folder):
+    config = TrainConfig(images=24, batch_size=8, precision="float32")
+    return Run(folder, lambda: ResidualUNet((8, 16), 16), config, checkpoint_every=1)
+
+
+def few_digits():
     sample = load_sample("test")
-    data = (Digits(sample.images[:24], sample.labels[:24], "few"),) * 2
-    options = {"widths": (8, 16), "time_dim": 16, "images": 24, "batch_size": 8, "eval_images": 8, "track": False}
-    config = TrainConfig(**options, checkpoint_every=1, out=str(tmp_path / "run"), device="cpu")
-    averages = {}
+    return (Digits(sample.images[:24], sample.labels[:24], "few"),) * 2
+
+
+def trained(run, **options):
+    return train(
+        run.model(), run.config, data=few_digits(), out=run.folder, device="cpu", checkpoint_every=1, progress=False,
+        **options,
+    )  # fmt: skip
+
+
+def test_snapshots_hold_the_average_of_their_moment(tmp_path):
+    run, averages = few_steps(tmp_path / "run"), {}
 
     class Watching(Snapshots):
         def __call__(self, step, model):
-            averages.setdefault(0, {k: v.clone() for k, v in config.build().state_dict().items()})
+            averages.setdefault(0, {k: v.clone() for k, v in run.model().state_dict().items()})
             n = step - 1  # updates before this one; the first copies the weights
-            rate = 1 if n == 0 else 1 - min(config.ema_decay, (1 + n) / (10 + n))
+            rate = 1 if n == 0 else 1 - min(run.config.ema_decay, (1 + n) / (10 + n))
             last = averages[step - 1]
             averages[step] = {k: torch.lerp(last[k], v.detach(), rate) for k, v in model.state_dict().items()}
             return super().__call__(step, model)
 
-    train(config, data=data, progress=False, callback=Watching(config))
+    trained(run, callback=Watching(run, at=(8, 16)))
     for seen, step in ((8, 1), (16, 2)):
         folder = tmp_path / "run" / f"images-{seen}"
         kept = load_model(folder).state_dict()
@@ -110,26 +132,22 @@ def test_snapshots_hold_the_average_of_their_moment(tmp_path, monkeypatch):
     assert not (tmp_path / "run" / "images-24").exists()
 
 
-def test_a_snapshot_without_its_checkpoint_says_what_to_change(tmp_path, monkeypatch):
-    monkeypatch.setattr(likelihood, "SNAPSHOTS", (16,))
-    sample = load_sample("test")
-    data = (Digits(sample.images[:24], sample.labels[:24], "few"),) * 2
-    options = {"widths": (8, 16), "time_dim": 16, "images": 24, "batch_size": 8, "eval_images": 8, "track": False}
-    config = TrainConfig(**options, checkpoint_every=1, out=str(tmp_path / "run"), device="cpu")
-    train(config, data=data, progress=False)
-    with pytest.raises(ValueError, match="checkpoint_every=1 leaves out step 2; lower it"):
-        Snapshots(config)(3, config.build())
+def test_a_snapshot_without_its_checkpoint_says_what_to_change(tmp_path):
+    run = few_steps(tmp_path / "run")
+    trained(run)
+    with pytest.raises(ValueError, match="checkpoint_every: expected a checkpoint at step 2"):
+        Snapshots(run, at=(16,))(3, run.model())
 
 
-def test_the_configuration_is_plain_and_the_snapshots_are_reached(tmp_path):
-    config = Likelihood(out=tmp_path).config()
-    assert json.loads(json.dumps(config)) == config
-    runs = Likelihood(out=tmp_path).configs()
-    assert list(runs) == list(VARIANTS)
+def test_the_settings_are_plain_and_the_snapshots_are_reached(tmp_path):
+    experiment = Likelihood(out=tmp_path)
+    assert json.loads(json.dumps(experiment.settings())) == experiment.settings()
+    runs = experiment.runs()
+    assert list(runs) == list(VIEWS)
     for run in runs.values():
-        for seen in likelihood.SNAPSHOTS:
-            assert seen % (run.batch_size * run.checkpoint_every) == 0
-            assert seen < run.images
+        for seen in experiment.snapshots:
+            assert seen % (run.config.batch_size * run.checkpoint_every) == 0
+            assert seen < run.config.images
 
 
 def test_the_interval_over_images_is_that_of_a_mean():
@@ -139,10 +157,12 @@ def test_the_interval_over_images_is_that_of_a_mean():
 
 
 def test_a_lost_digit_costs_what_a_uniform_guess_costs_and_the_others_nothing():
-    found = guarded([-5.0, 1.5, 7.9, 8.0, 1e18])
+    found = mix_with_uniform([-5.0, 1.5, 7.9, 8.0, 1e18])
     assert found[:3] == pytest.approx([-5.0, 1.5, 7.9], abs=2e-6)
     assert found[4] == pytest.approx(8 + 10 / 784)
     assert found[3] == pytest.approx(8, abs=1e-9)
     # of all images with one pixel of 256 levels, the mixture gives away no more than everything
     bits = [-math.log2(0.9 / 16)] * 16 + [30.0] * 240
-    assert sum(2**-b for b in guarded(bits, dimension=1, price=3.0)) == pytest.approx(0.9 * 7 / 8 + 1 / 8, abs=1e-6)
+    assert sum(2**-b for b in mix_with_uniform(bits, dimension=1, cost=3.0)) == pytest.approx(
+        0.9 * 7 / 8 + 1 / 8, abs=1e-6
+    )

@@ -13,28 +13,27 @@ from functools import partial
 import pytest
 import torch
 
-from fm_core.checkpoints import load_model
-from fm_core.data import Digits, load_sample
-from fm_book.experiments import ablation, compare, runs
+from fm_book.experiments import base
 from fm_book.experiments.__main__ import main
-from fm_book.experiments.ablation import CHANGES, TIME_DIM, WIDTHS, Ablation
+from fm_book.experiments.ablation import CHANGES, WIDTHS, Ablation
+from fm_book.experiments.base import GradientNorms, Run, curves, depths, train_all
 from fm_book.experiments.compare import NETWORKS, Compare, Network
 from fm_book.experiments.evaluation import (
     cached,
     draw_samples,
+    elapsed,
     loss_over_time,
     paired_noise,
     speed,
-    spent,
     straightness,
 )
-from fm_book.experiments.intervals import seed_difference, seed_interval
-from fm_book.experiments.variants import GROUPS, VARIANTS, VariantConfig, VariantUNet, build_variant
-from fm_book.experiments.matching import flops, matched_widths, parameters
-from fm_book.experiments.runs import GradientNorms, curves, depths, finished, train_all
-from fm_core.models import BaseUNet, PlainBlock, ResidualBlock, UNet, build_model, summary
+from fm_book.experiments.matching import matched_widths
+from fm_book.experiments.variants import GROUPS, VARIANTS, VariantUNet
+from fm_book.metrics import Estimate, seed_difference, seed_interval
+from fm_core.data import Digits, load_sample
+from fm_core.models import BaseUNet, PlainBlock, ResidualBlock, UNet, build_model, count_flops, count_parameters
 from fm_core.tracking import MLflowTracker
-from fm_core.training import train
+from fm_core.training import TrainConfig, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -49,7 +48,9 @@ def data():
 def empty_store(tmp_path_factory):
     """A store without runs: making one takes MLflow seconds, copying it none."""
     folder = tmp_path_factory.mktemp("store")
-    MLflowTracker(f"sqlite:///{folder}/mlflow.db", system_metrics=False).close()
+    tracker = MLflowTracker(f"sqlite:///{folder}/mlflow.db", system_metrics=False)
+    tracker.start()
+    tracker.close()
     return folder / "mlflow.db"
 
 
@@ -58,16 +59,14 @@ def empty_store(tmp_path_factory):
 
 def test_the_matched_base_network_has_the_residuals_parameters_and_operations():
     whole, matched = (build_model(NETWORKS[n].model, widths=NETWORKS[n].widths) for n in ("residual", "base-matched"))
-    assert parameters(matched) == pytest.approx(parameters(whole), rel=0.02)
-    assert flops(matched) == pytest.approx(flops(whole), rel=0.02)
-    small = BaseUNet((4, 8), 8)
-    assert (parameters(small), flops(small)) == (summary(small).parameters, summary(small).flops)
+    assert count_parameters(matched) == pytest.approx(count_parameters(whole), rel=0.02)
+    assert count_flops(matched) == pytest.approx(count_flops(whole), rel=0.02)
 
 
 @pytest.mark.parametrize("name", WIDTHS)
 def test_every_rung_has_the_residuals_parameters(name):
-    rung, whole = (VariantUNet(n, WIDTHS[n], TIME_DIM) for n in (name, "residual"))
-    assert parameters(rung) == pytest.approx(parameters(whole), rel=0.02)
+    rung, whole = (VariantUNet(n, WIDTHS[n], Ablation.time_dim) for n in (name, "residual"))
+    assert count_parameters(rung) == pytest.approx(count_parameters(whole), rel=0.02)
 
 
 def test_every_change_joins_two_rungs_that_are_trained():
@@ -77,11 +76,18 @@ def test_every_change_joins_two_rungs_that_are_trained():
 def test_matched_widths_meet_both_targets_or_say_that_none_do():
     target = BaseUNet((8, 16), 16)
     widths = matched_widths(
-        lambda w: BaseUNet(w, 16), (4, 8), parameters(target), target_flops=flops(target), reach=0.2, tolerance=0.01
+        lambda w: BaseUNet(w, 16),
+        (4, 8),
+        count_parameters(target),
+        target_flops=count_flops(target),
+        reach=0.2,
+        tolerance=0.01,
     )
     assert widths == (8, 16)
-    with pytest.raises(ValueError, match=r"no widths near .* × \(4, 8\) meet .* parameters within 0.0%; raise reach"):
-        matched_widths(lambda w: BaseUNet(w, 16), (4, 8), parameters(target) + 1, tolerance=1e-5)
+    with pytest.raises(
+        ValueError, match=r"target: expected .* parameters within 0.0% at widths near .* × \(4, 8\), got no such widths"
+    ):
+        matched_widths(lambda w: BaseUNet(w, 16), (4, 8), count_parameters(target) + 1, tolerance=1e-5)
 
 
 # The ladder
@@ -127,7 +133,7 @@ def test_time_at_the_input_enters_the_first_block_only(name):
 
 
 def test_an_unknown_rung_is_refused():
-    with pytest.raises(ValueError, match="variant='bas': the rungs are 'base', 'two-convolutions'"):
+    with pytest.raises(ValueError, match="variant: expected one of 'base', 'two-convolutions', .*got 'bas'"):
         VariantUNet("bas", (8,), 16)
 
 
@@ -135,74 +141,69 @@ def test_an_unknown_rung_is_refused():
 
 
 def tiny(out, **changes):
-    fields = {
-        "model": "residual",
-        "widths": (8, 16),
-        "time_dim": 16,
-        "images": 6 * 16,
-        "batch_size": 16,
-        "eval_images": 32,
-        "eval_every": 0,
-        "checkpoint_every": 2,
-        "log_every": 2,
-        "track": False,
-        "device": "cpu",
-        "precision": "float32",
-    }
-    return VariantConfig(out=str(out), **{**fields, **changes})
+    config = TrainConfig(**{"images": 6 * 16, "batch_size": 16, "precision": "float32", **changes})
+    return Run(out, partial(VariantUNet, "residual", (8, 16), 16), config, log_every=2, checkpoint_every=2)
 
 
-def test_a_rung_resumes_bit_for_bit_and_loads_again(tmp_path, data):
-    def stop(step, _):
-        if step == 3:
-            raise KeyboardInterrupt
+def train_run(run, data, uri=None, **options):
+    train_all([run], data, uri=uri, device="cpu", log=lambda _: None, **options)
 
-    whole = train(tiny(tmp_path / "whole"), data=data, progress=False)
+
+def test_a_variant_resumes_bit_for_bit_and_loads_again(tmp_path, data):
+    def stop(_):
+        def callback(step, _):
+            if step == 3:
+                raise KeyboardInterrupt
+
+        return callback
+
+    whole, cut = tiny(tmp_path / "whole"), tiny(tmp_path / "cut")
+    train_run(whole, data)
     with pytest.raises(KeyboardInterrupt):
-        train(tiny(tmp_path / "cut"), data=data, progress=False, callback=stop)
-    cut = train(tiny(tmp_path / "cut"), data=data, progress=False)
-    assert cut.resumed_at == 2
-    again = load_model(tmp_path / "cut", build=build_variant)
-    for model in (cut.model, again):
-        assert all(torch.equal(p, q) for p, q in zip(whole.model.parameters(), model.parameters(), strict=True))
+        train_run(cut, data, callback=stop)
+    assert cut.record() is None
+    train_run(cut, data)
+    assert len(cut.finished().sessions) == 2
+    models = [run.load(torch.device("cpu")) for run in (whole, cut)]
+    assert all(torch.equal(p, q) for p, q in zip(*(m.parameters() for m in models), strict=True))
 
 
 def test_a_finished_run_is_not_trained_again_and_a_changed_one_is_not_taken_for_it(tmp_path, data, monkeypatch):
-    config = tiny(tmp_path)
-    assert finished(config) is None
-    train_all([config], data, say=lambda _: None)
-    assert finished(config)["images"] == config.images
-    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("it trained again"))
-    train_all([config], data, say=lambda _: None)
-    assert finished(dataclasses.replace(config, lr=1e-4)) is None
+    run = tiny(tmp_path)
+    with pytest.raises(FileNotFoundError, match="expected a finished run, got none"):
+        run.finished()
+    train_run(run, data)
+    assert run.finished().facts["images"] == run.config.images
+    monkeypatch.setattr(base, "train", lambda *_, **__: pytest.fail("it trained again"))
+    train_run(run, data)
+    assert tiny(tmp_path, lr=1e-4).record() is None
 
 
-def test_a_training_that_diverges_is_recorded_and_does_not_stop_the_others(tmp_path, data, monkeypatch):
-    def diverge(config, **_):
+def test_a_run_that_diverges_is_recorded_and_does_not_stop_the_others(tmp_path, data, monkeypatch):
+    def diverge(model, config, **options):
         if config.seed == 0:
             raise FloatingPointError("step 3: loss nan")
-        return train(config, data=data, progress=False)
+        return train(model, config, **options)
 
-    monkeypatch.setattr(runs, "train", diverge)
-    configs = [tiny(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
-    said = []
-    train_all(configs, data, say=said.append)
-    assert finished(configs[0])["diverged"] == "step 3: loss nan"
-    assert finished(configs[1])["steps"] == 6
-    assert "diverged, step 3: loss nan" in said[0]
+    monkeypatch.setattr(base, "train", diverge)
+    runs, lines = [tiny(tmp_path / str(seed), seed=seed) for seed in (0, 1)], []
+    train_all(runs, data, device="cpu", log=lines.append)
+    assert runs[0].finished().diverged == "step 3: loss nan"
+    assert runs[1].finished().facts["steps"] == 6
+    assert "diverged, step 3: loss nan" in lines[0]
 
 
 def test_gradient_norms_cover_every_weight_and_are_logged_before_clipping(tmp_path, data, empty_store):
     shutil.copy(empty_store, tmp_path)
     store = f"sqlite:///{tmp_path}/mlflow.db"
-    config = tiny(tmp_path / "run", track=True, tracking_uri=store, grad_clip=1e-3)  # every step is clipped
-    model = config.build()
+    run = tiny(tmp_path / "run", grad_clip=1e-3)  # every step is clipped
+    model = run.model()
     covered = [p for part in depths(model).values() for p in part.parameters()]
     assert {id(p) for p in covered} == {id(p) for p in model.parameters()}
     assert len(covered) == len(list(model.parameters()))
 
-    train(config, data=data, progress=False, callback=GradientNorms(config.log_every))
-    found = curves(config)
+    train_run(run, data, uri=store, callback=lambda run: GradientNorms(run.log_every))
+    found = curves(run, store)
     steps, total = found["grad_norm"]
     assert steps == [2, 4, 6]
     parts = [found[name][1] for name in found if name.startswith("gradient/")]
@@ -264,11 +265,11 @@ def test_a_cache_is_used_for_its_key_only(tmp_path):
 
 def test_the_time_that_cached_parts_took_adds_up(tmp_path):
     (tmp_path / "config.json").write_text('{"seconds": 5}')  # a run's, not a part's
-    assert spent(tmp_path) == {"wall": 0, "processor": 0}
+    assert elapsed(tmp_path) == {"wall": 0, "processor": 0}
     for name in ("one", "deep/two"):
         cached(tmp_path / f"{name}.json", {}, lambda: {"slept": time.sleep(0.05)})
         cached(tmp_path / f"{name}.json", {}, lambda: pytest.fail("it is there"))
-    found = spent(tmp_path)
+    found = elapsed(tmp_path)
     assert 0.1 <= found["wall"] < 5
     assert 0 <= found["processor"] < found["wall"]
 
@@ -284,7 +285,7 @@ def test_samples_are_drawn_once_from_paired_noise_and_grow_by_blocks(tmp_path):
     assert torch.equal(first, same)
     more = draw_samples(Straight, tmp_path, "a" * 64, count=500, **options)
     assert torch.equal(more[:250], first)
-    with pytest.raises(ValueError, match="nfe=6, count=250: rk4 takes 4 evaluations a step"):
+    with pytest.raises(ValueError, match="expected a multiple of 4"):
         draw_samples(Straight, tmp_path, "a" * 64, count=250, **{**options, "nfe": 6})
 
 
@@ -300,18 +301,19 @@ def test_speed_is_measured_in_images_per_second():
 
 def test_the_interval_over_seeds_is_students():
     found = seed_interval([1.0, 2.0, 3.0])
-    assert found["mean"] == 2
-    assert found["high"] - 2 == 2 - found["low"] == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
-    assert found["values"] == [1, 2, 3]
-    assert seed_interval([5.0]) == {"mean": 5, "low": None, "high": None, "values": [5]}
-    with pytest.raises(ValueError, match="values is empty"):
+    assert found.mean == 2
+    assert found.high - 2 == 2 - found.low == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert found.values == (1, 2, 3)
+    assert seed_interval([5.0]).entry() == {"mean": 5, "low": None, "high": None, "values": [5]}
+    assert Estimate.read(found.entry()) == found
+    with pytest.raises(ValueError, match="values: expected one number a seed, got none"):
         seed_interval([])
 
 
 def test_differences_are_paired_by_seed():
     found = seed_difference([1.1, 5.1, 9.1], [1.0, 5.0, 9.0])
-    assert found["low"] == pytest.approx(found["high"]) == pytest.approx(0.1)  # the seeds' spread cancels
-    with pytest.raises(ValueError, match="a holds 2 seeds and b 1"):
+    assert found.low == pytest.approx(found.high) == pytest.approx(0.1)  # the seeds' spread cancels
+    with pytest.raises(ValueError, match="a, b: expected the same seeds in both, got 2 and 1"):
         seed_difference([1.0, 2.0], [1.0])
 
 
@@ -319,26 +321,28 @@ def test_differences_are_paired_by_seed():
 
 
 def small_score(images, training=None, only=""):
-    names = ["neighbour"] if only else ["ink", "frechet"]
-    return {name: [images.mean().item(), images.min().item(), images.max().item()] for name in names}
+    names, low, high = ["neighbour"] if only else ["ink", "frechet"], images.min().item(), images.max().item()
+    return {name: {"mean": images.mean().item(), "low": low, "high": high} for name in names}
 
 
-def test_compare_trains_judges_and_goes_on_from_its_caches(tmp_path, data, monkeypatch, empty_store):
+def recorded(monkeypatch, cls, data):
+    """Records go to a dictionary, digits come from the fixture."""
+    record: dict = {}
+    monkeypatch.setattr(cls, "splits", lambda self: data)
+    monkeypatch.setattr(cls, "record", lambda self, values: record.update(values) or self.name)
+    return record
+
+
+def test_compare_trains_evaluates_and_resumes_from_its_caches(tmp_path, data, monkeypatch, empty_store):
     shutil.copy(empty_store, tmp_path)
     small = {n: Network(n, network.model, (8,)) for n, network in NETWORKS.items()}
-    monkeypatch.setattr(compare, "NETWORKS", small)
-    monkeypatch.setattr(compare, "CELLS", [("euler", 2), ("rk4", 4)])
-    monkeypatch.setattr(compare, "PUBLISHED", {"published-base": "base"})
-    monkeypatch.setattr(compare, "LOSS_IMAGES", 20)
-    monkeypatch.setattr(compare, "loss_over_time", partial(loss_over_time, bins=2))
-    monkeypatch.setattr(compare, "straightness", partial(straightness, steps=2))
-    monkeypatch.setattr(compare, "score", small_score)
-    monkeypatch.setattr(runs, "digits", lambda *_: data)
-    monkeypatch.setattr(runs, "write_record", lambda name, values, **_: record.update(values) or name)
-    record: dict = {}
-    experiment = Compare(images=256, seeds=(0, 1), samples=250, out=tmp_path, data="sample", device="cpu")
-    monkeypatch.setattr(compare, "speed", lambda models, device: {name: {} for name in models})
-    with pytest.raises(FileNotFoundError, match=r"not trained yet: .*Run the stage 'train' first"):
+    record = recorded(monkeypatch, Compare, data)
+    experiment = Compare(
+        images=256, seeds=(0, 1), samples=250, out=tmp_path, data="sample", device="cpu", networks=small,
+        cells=(("euler", 2), ("rk4", 4)), published=("base",), loss_images=20, loss_bins=2, straightness_steps=2,
+        metrics=small_score,
+    )  # fmt: skip
+    with pytest.raises(FileNotFoundError, match=r"expected a finished run, got none.*Run the stage 'train' first"):
         dataclasses.replace(experiment, stage="evaluate").run()
     assert experiment.run() == "recorded in compare"
 
@@ -355,30 +359,25 @@ def test_compare_trains_judges_and_goes_on_from_its_caches(tmp_path, data, monke
     assert difference["values"] == pytest.approx([a - b for a, b in pairs])
     assert record["cells"]["published-base"]["euler-2"]["ink"]["low"] is None
     assert record["seconds"]["training"] > 0 < record["seconds"]["evaluation"]["wall"]
-    assert len(record["loss_over_time"]["networks"]["base"]["mean"]) == len(record["loss_over_time"]["t"])
+    assert len(record["loss_over_time"]["networks"]["base"]["mean"]) == len(record["loss_over_time"]["t"]) == 2
+    assert record["speed"]["base"]["training"]["median"] > 0
     json.dumps(record)
 
     again = dict(record)
-    monkeypatch.setattr(compare, "score", lambda *_, **__: pytest.fail("it judged again"))
-    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("it trained again"))
-    experiment.run()
+    monkeypatch.setattr(base, "train", lambda *_, **__: pytest.fail("it trained again"))
+    dataclasses.replace(experiment, metrics=lambda *_: pytest.fail("it evaluated again")).run()
     assert record == again
 
 
-def test_ablation_trains_judges_and_compares_the_rungs(tmp_path, data, monkeypatch, empty_store):
+def test_ablation_trains_evaluates_and_compares_the_variants(tmp_path, data, monkeypatch, empty_store):
     shutil.copy(empty_store, tmp_path)
     names = ("base", "two-convolutions", "residual")
-    monkeypatch.setattr(ablation, "WIDTHS", dict.fromkeys(names, (8,)))
-    monkeypatch.setattr(ablation, "CHANGES", {"all": ("base", "residual")})
-    monkeypatch.setattr(ablation, "LADDER", ("base", "residual"))
-    monkeypatch.setattr(ablation, "RATES", (VariantConfig.lr, 1e-2))
-    monkeypatch.setattr(ablation, "LOGGED", 1)
-    monkeypatch.setattr(ablation, "NFE", 2)
-    monkeypatch.setattr(ablation, "score", small_score)
-    monkeypatch.setattr(runs, "digits", lambda *_: data)
-    monkeypatch.setattr(runs, "write_record", lambda name, values, **_: record.update(values) or name)
-    record: dict = {}
-    Ablation(images=128, seeds=(0, 1), samples=250, out=tmp_path, device="cpu").run()
+    record = recorded(monkeypatch, Ablation, data)
+    Ablation(
+        images=128, seeds=(0, 1), samples=250, out=tmp_path, device="cpu", widths=dict.fromkeys(names, (8,)),
+        changes={"all": ("base", "residual")}, gradients=("base", "residual"), rates=(TrainConfig.lr, 1e-2),
+        log_every=1, sampling=("euler", 2), metrics=small_score,
+    ).run()  # fmt: skip
     assert set(record["rungs"]) == set(names)
     assert len(record["rungs"]["residual"]["frechet"]["values"]) == 2
     losses = {name: record["rungs"][name]["validation_loss"]["values"] for name in names}
@@ -395,4 +394,4 @@ def test_the_command_line_lists_the_experiments(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["fm_book.experiments", "--list"])
     main()
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert listed == ["train-published", "classifier", "compare", "ablation", "likelihood", "export", "benchmark"]
+    assert listed == ["train-published", "classifier", "compare", "ablation", "likelihood", "export"]

@@ -3,7 +3,6 @@ chance that a right implementation would have failed with a seed chosen blindly 
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,16 +11,14 @@ from scipy import stats
 from scipy.linalg import sqrtm
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-import fm_core
-from fm_core import load_mnist, load_sample
-from fm_book.metrics.classifier import DigitClassifier, load_classifier, shipped_tensors
-from fm_book.experiments.train_classifier import TrainClassifier
+from fm_book.experiments.classifier import TrainClassifier
 from fm_book.metrics import (
     Moments,
     bootstrap_interval,
     class_balance,
     classes,
     confidence,
+    evaluate_samples,
     features,
     frechet_distance,
     in_reference,
@@ -31,9 +28,11 @@ from fm_book.metrics import (
     moments,
     nearest_neighbours,
     precision_recall,
-    reading,
-    scorecard,
 )
+from fm_book.metrics.classifier import CLASSIFIER, DigitClassifier, load_classifier
+from fm_book.records import load_record
+from fm_core import load_mnist, load_sample
+from fm_core.checkpoints import CheckpointError, model_card
 
 
 def random(*shape, seed=0):
@@ -136,7 +135,7 @@ def test_the_fast_interval_of_the_kernel_distance_is_the_slow_one():
     a, b = random(40, 4), random(40, 4, seed=1) + 0.3
     fast = kernel_interval(a, b, resamples=20)
     slow = bootstrap_interval(lambda x: kernel_distance(x, b), a, resamples=20)
-    assert [fast.value, fast.low, fast.high] == pytest.approx([slow.value, slow.low, slow.high], rel=1e-9)
+    assert [fast.mean, fast.low, fast.high] == pytest.approx([slow.mean, slow.low, slow.high], rel=1e-9)
 
 
 # Precision, recall, neighbours
@@ -224,9 +223,9 @@ def test_the_interval_of_a_mean_is_two_standard_errors_wide_on_each_side():
     x = random(400)
     interval = bootstrap_interval(torch.mean, x, resamples=4000)
     half = 1.96 * x.std().item() / 20
-    assert interval.value == pytest.approx(x.mean().item(), rel=1e-12)
-    assert interval.high - interval.value == pytest.approx(half, rel=0.1)
-    assert interval.value - interval.low == pytest.approx(half, rel=0.1)
+    assert interval.mean == pytest.approx(x.mean().item(), rel=1e-12)
+    assert interval.high - interval.mean == pytest.approx(half, rel=0.1)
+    assert interval.mean - interval.low == pytest.approx(half, rel=0.1)
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says():
@@ -240,11 +239,11 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
 def test_the_interval_of_a_biased_metric_lies_around_its_value():
     a, b = random(100, 16), moments(random(100, 16, seed=1))
     interval = bootstrap_interval(lambda x: frechet_distance(x, b), a, resamples=60)
-    assert interval.low < interval.value < interval.high
+    assert interval.low < interval.mean < interval.high
     usual = [
         frechet_distance(a[torch.from_numpy(np.random.default_rng(k).integers(100, size=100))], b) for k in range(9)
     ]
-    assert min(usual) > interval.value  # each resample is farther away: the trap that the interval avoids
+    assert min(usual) > interval.mean  # each resample is farther away: the trap that the interval avoids
 
 
 def test_paired_samples_are_drawn_together():
@@ -263,15 +262,13 @@ def test_paired_samples_are_drawn_together():
 
 
 def test_the_record_and_the_card_agree_and_the_classifier_is_good_enough():
-    folder = Path(fm_core.__file__).parent / "pretrained" / "classifier"
-    card = json.loads((folder / "config.json").read_text())["training"]
-    record = json.loads((folder.parents[2] / "book" / "results" / "classifier.json").read_text())
+    card, record = model_card(CLASSIFIER)["training"], load_record("classifier")
     for name in ("data", "git_commit", "parameters", "seed", "steps", "versions"):
         assert record[name] == card[name], name
     for name in ("test_accuracy", "train_accuracy", "test_confidence", "train_confidence"):
         assert record[name] == pytest.approx(card[name], abs=1e-6), name
     assert record["test_accuracy"] > 0.99
-    assert f"{record['test_accuracy']:.2%}" in (folder / "README.md").read_text()
+    assert f"{record['test_accuracy']:.2%}" in (CLASSIFIER / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_shipped_numbers_hold_on_the_official_test_digits():
@@ -279,7 +276,7 @@ def test_the_shipped_numbers_hold_on_the_official_test_digits():
         digits = load_mnist(split="test")
     except FileNotFoundError:
         pytest.skip("MNIST is not at hand")
-    record = json.loads((Path(fm_core.__file__).parents[1] / "book" / "results" / "classifier.json").read_text())
+    record = load_record("classifier")
     seen = features(digits.images)
     assert (classes(seen) == digits.labels).double().mean().item() == pytest.approx(record["test_accuracy"], abs=3e-4)
     reference, half = load_reference(), moments(seen[in_reference(digits.labels)])
@@ -288,24 +285,18 @@ def test_the_shipped_numbers_hold_on_the_official_test_digits():
 
 
 def test_the_experiment_publishes_what_can_be_loaded(tmp_path, monkeypatch):
-    home, results = tmp_path / "pretrained" / "classifier", tmp_path / "results"
-    monkeypatch.setattr("fm_book.metrics.classifier.files", lambda _: tmp_path)
-    monkeypatch.setattr("fm_book.experiments.train_classifier._folder", lambda: home)
-    monkeypatch.setattr("fm_book.records.results_folder", lambda: results)
-    monkeypatch.setattr("fm_book.experiments.train_classifier.load_mnist", lambda split, device: load_sample(split))
-    reading._network.cache_clear()  # the shipped classifier, if a test has read with it
-    try:
-        assert "test accuracy" in TrainClassifier(steps=2, device="cpu").run()
-        record = json.loads((results / "classifier.json").read_text())
-        assert record["config"] == {"steps": 2, "seed": 0, "grain": 0.02, "grainy_digits": 1000}
-        readers = record["grain"].values()
-        assert len(readers) == 2 and all(r["frechet_grain"] != r["frechet_real"] > 0 for r in readers)
-        assert f"{record['test_accuracy']:.2%}" in (home / "README.md").read_text()
-        test = load_sample("test")
-        held = moments(test.images[in_reference(test.labels)])
-        assert frechet_distance(load_reference().moments, held) < 0.1  # rounded to half precision
-    finally:
-        reading._network.cache_clear()
+    home, results = tmp_path / "classifier", tmp_path / "results"
+    monkeypatch.setattr("fm_book.records.RESULTS", results)
+    monkeypatch.setattr("fm_book.experiments.classifier.load_mnist", lambda split, device: load_sample(split))
+    assert "test accuracy" in TrainClassifier(steps=2, device="cpu", folder=home).run()
+    record = json.loads((results / "classifier.json").read_text())
+    assert record["config"] == {"steps": 2, "seed": 0, "grain": 0.02, "grainy_digits": 1000}
+    sensitivity = record["grain"].values()
+    assert len(sensitivity) == 2 and all(r["frechet_grain"] != r["frechet_real"] > 0 for r in sensitivity)
+    assert f"{record['test_accuracy']:.2%}" in (home / "README.md").read_text()
+    test, network = load_sample("test"), load_classifier(folder=home)
+    held = moments(features(test.images[in_reference(test.labels)], network=network))
+    assert frechet_distance(load_reference(home).moments, held) < 0.1  # rounded to half precision
 
 
 def test_the_reference_alternates_within_each_class():
@@ -315,28 +306,25 @@ def test_the_reference_alternates_within_each_class():
     assert inside.tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
-def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
-    folder = tmp_path / "pretrained" / "classifier"
-    folder.mkdir(parents=True)
-    (folder / "model.safetensors").write_bytes(b"something else")
-    (folder / "config.json").write_text(json.dumps({"sha256": {"model.safetensors": "00" * 32}}))
-    monkeypatch.setattr("fm_book.metrics.classifier.files", lambda _: tmp_path)
-    with pytest.raises(ValueError, match=r"model.safetensors has SHA-256 .*config.json names 000000000000"):
-        shipped_tensors("model.safetensors")
+def test_a_damaged_file_is_refused(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"something else")
+    (tmp_path / "config.json").write_text(json.dumps({"sha256": {"model.safetensors": "00" * 32}}))
+    with pytest.raises(CheckpointError, match=r"model.safetensors: expected SHA-256 000000000000"):
+        load_classifier(folder=tmp_path)
 
 
-def test_the_scorecard_tells_real_digits_from_noise():
+def test_all_metrics_tell_real_digits_from_noise():
     digits = load_sample("test").images[::2]
     noise = random(250, 1, 28, 28).float()
-    good, bad = (scorecard(x, training=digits, resamples=20) for x in (digits, noise))
+    good, bad = (evaluate_samples(x, training=digits, resamples=20) for x in (digits, noise))
     for name in ("frechet", "kernel", "neighbour"):
         assert good[name].high < bad[name].low, name
     for name in ("precision", "recall", "confidence"):
         assert good[name].low > bad[name].high, name
-    assert good["neighbour"].value == 0
-    quick = scorecard(digits, resamples=0)
-    assert {name: interval.value for name, interval in quick.items()} == {name: good[name].value for name in quick}
-    assert all(math.isnan(interval.low) for interval in quick.values())
+    assert good["neighbour"].mean == 0
+    quick = evaluate_samples(digits, resamples=0)
+    assert {name: interval.mean for name, interval in quick.items()} == {name: good[name].mean for name in quick}
+    assert all(interval.low is None for interval in quick.values())
 
 
 # What is refused
@@ -345,18 +333,21 @@ def test_the_scorecard_tells_real_digits_from_noise():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: features(torch.zeros(28, 28)), r"reads \(N, 1, 28, 28\)"),
-        (lambda: features(torch.full((3, 1, 28, 28), math.nan)), "NaN or infinity, in 3 of 3"),
+        (lambda: features(torch.zeros(28, 28)), r"expected shape \(N, 1, 28, 28\)"),
+        (lambda: features(torch.full((3, 1, 28, 28), math.nan)), "NaN or infinity in 3 of 3, the first is 0"),
         (lambda: confidence(torch.zeros(5, 3)), r"features \(N, 64\)"),
         (lambda: class_balance(torch.tensor([4, 12])), "from 4 to 12"),
         (lambda: class_balance(torch.tensor([])), "at least one class"),
-        (lambda: frechet_distance(torch.zeros(1, 4), torch.zeros(5, 4)), r"a has shape \(1, 4\)"),
-        (lambda: frechet_distance(torch.zeros(5, 4), torch.zeros(5, 3)), "a has 4 features and b has 3"),
-        (lambda: kernel_distance(torch.zeros(5, 4), torch.zeros(1, 4)), r"b has shape \(1, 4\)"),
+        (
+            lambda: frechet_distance(torch.zeros(1, 4), torch.zeros(5, 4)),
+            r"a: expected at least 2 .*got shape \(1, 4\)",
+        ),
+        (lambda: frechet_distance(torch.zeros(5, 4), torch.zeros(5, 3)), "got 4 and 3 features"),
+        (lambda: kernel_distance(torch.zeros(5, 4), torch.zeros(1, 4)), r"b: expected at least 2 .*got shape \(1, 4\)"),
         (lambda: precision_recall(torch.zeros(3, 4), torch.zeros(9, 4)), "k=3"),
-        (lambda: nearest_neighbours(torch.zeros(3, 4), torch.zeros(0, 4)), "not empty"),
-        (lambda: bootstrap_interval(torch.mean, torch.zeros(1)), "have 1 rows"),
-        (lambda: bootstrap_interval(torch.dot, torch.zeros(3), torch.zeros(4), paired=True), "3 and 4 rows"),
+        (lambda: nearest_neighbours(torch.zeros(3, 4), torch.zeros(0, 4)), "neither empty"),
+        (lambda: bootstrap_interval(torch.mean, torch.zeros(1)), "at least two rows of each, got 1"),
+        (lambda: bootstrap_interval(torch.dot, torch.zeros(3), torch.zeros(4), paired=True), "got 3 and 4"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(call, message):

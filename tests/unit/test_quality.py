@@ -9,31 +9,32 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fm_core import class_probabilities, load_classifier, load_pretrained, load_sample, solve, train_classifier, uniform_grid
+from fm_book.metrics import DigitClassifier, class_probabilities, load_classifier, train_classifier
+from fm_core import draw_noise, load_pretrained, load_sample, sample
 from fm_core.data import Digits
 
 SAMPLES, NFE = 512, 8
 
 
 @pytest.fixture(scope="module")
-def classifier() -> torch.nn.Module:
+def classifier() -> DigitClassifier:
     return load_classifier()
 
 
 @pytest.fixture(scope="module")
-def drawn(classifier: torch.nn.Module) -> SimpleNamespace:
-    noise = torch.randn(SAMPLES, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+def drawn(classifier: DigitClassifier) -> SimpleNamespace:
+    noise = draw_noise((SAMPLES, 1, 28, 28))
     confidence, classes = {}, {}
     for name in ("base", "residual"):
-        x = solve(load_pretrained(name), noise, uniform_grid(NFE), keep=False, progress=False).x[-1]
-        confidence[name], classes[name] = class_probabilities(classifier, x).max(dim=1)
+        x = sample(load_pretrained(name), noise, NFE, progress=False)
+        confidence[name], classes[name] = class_probabilities(x, network=classifier).max(dim=1)
     return SimpleNamespace(confidence=confidence, classes=classes)
 
 
 def test_a_short_training_reads_digits_it_has_not_seen() -> None:
     unseen = load_sample("test")
     short = train_classifier(load_sample("train"), steps=60)
-    read = class_probabilities(short, unseen.images).argmax(dim=1)
+    read = class_probabilities(unseen.images, network=short).argmax(dim=1)
     assert (read == unseen.labels).float().mean() > 0.85
 
 
@@ -66,9 +67,17 @@ def test_training_the_classifier_leaves_the_global_random_state_alone() -> None:
 @pytest.mark.parametrize(
     ("digits", "steps", "message"),
     [
-        (Digits(torch.zeros(3, 1, 28, 28), torch.zeros(3, dtype=torch.long), "test"), 0, "at least 1 step"),
-        (Digits(torch.zeros(3, 28, 28), torch.zeros(3, dtype=torch.long), "test"), 1, "images of shape"),
-        (Digits(torch.zeros(3, 1, 28, 28), torch.full((3,), 10), "test"), 1, "labels from 10 to 10"),
+        (
+            Digits(torch.zeros(3, 1, 28, 28), torch.zeros(3, dtype=torch.long), "test"),
+            0,
+            "steps: expected a whole number of at least 1",
+        ),
+        (Digits(torch.zeros(3, 28, 28), torch.zeros(3, dtype=torch.long), "test"), 1, "digits: expected images"),
+        (
+            Digits(torch.zeros(3, 1, 28, 28), torch.full((3,), 10), "test"),
+            1,
+            "expected labels from 0 to 9, got 10 to 10",
+        ),
     ],
 )
 def test_bad_digits_are_refused(digits: Digits, steps: int, message: str) -> None:
@@ -78,12 +87,12 @@ def test_bad_digits_are_refused(digits: Digits, steps: int, message: str) -> Non
 
 def test_a_time_from_which_labels_are_kept_lies_in_the_unit_interval() -> None:
     digits = load_sample("test")
-    with pytest.raises(ValueError, match=r"legible=0; .* above 0 and at most 1"):
-        train_classifier(digits, steps=1, legible=0)
-    early, late = (train_classifier(digits, steps=2, legible=legible).head.weight for legible in (0.8, 1.0))
+    with pytest.raises(ValueError, match=r"label_noise_cutoff: expected a number above 0"):
+        train_classifier(digits, steps=1, label_noise_cutoff=0)
+    early, late = (train_classifier(digits, steps=2, label_noise_cutoff=cutoff).head.weight for cutoff in (0.8, 1.0))
     assert not torch.equal(early, late)
 
 
-def test_images_of_another_shape_are_refused(classifier: torch.nn.Module) -> None:
-    with pytest.raises(ValueError, match="takes \\(N, 1, 28, 28\\)"):
-        class_probabilities(classifier, torch.zeros(28, 28))
+def test_images_of_another_shape_are_refused(classifier: DigitClassifier) -> None:
+    with pytest.raises(ValueError, match=r"expected images \(N, 1, 28, 28\)"):
+        class_probabilities(torch.zeros(28, 28), network=classifier)

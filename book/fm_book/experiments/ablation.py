@@ -13,15 +13,15 @@ from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import torch
-from fm_core.environment import resolve_device
-from fm_core.models import count_flops, count_parameters
-from fm_core.training import TrainConfig
 from tyro.conf import Suppress
 
 from fm_book.experiments.base import GRADIENT, Experiment, Run, Splits, curves
 from fm_book.experiments.evaluation import cached, draw_samples, score
 from fm_book.experiments.variants import VARIANTS, VariantUNet
 from fm_book.metrics import seed_difference, seed_interval
+from fm_core.environment import resolve_device
+from fm_core.models import count_flops, count_parameters
+from fm_core.training import TrainConfig
 
 __all__ = ["CHANGES", "WIDTHS", "Ablation"]
 

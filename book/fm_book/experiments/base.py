@@ -12,16 +12,16 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
+from fm_book.experiments.evaluation import elapsed
+from fm_book.records import write_record
 from fm_core.checkpoints import describe, load_model, write_atomically
 from fm_core.data import Digits, load_mnist, load_sample
 from fm_core.environment import resolve_device
 from fm_core.models import UNet
 from fm_core.tracking import MLflowTracker, load_history
 from fm_core.training import Callback, TrainConfig, train
-from torch import Tensor, nn
-
-from fm_book.experiments.evaluation import elapsed
-from fm_book.records import write_record
 
 __all__ = [
     "GRADIENT",

@@ -20,6 +20,11 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
+from torch import Tensor, nn
+from tyro.conf import Suppress
+
+from fm_book.experiments.base import Experiment, Run, Splits, train_all
+from fm_book.experiments.evaluation import cached
 from fm_core.checkpoints import (
     load_checkpoint,
     load_pretrained,
@@ -33,11 +38,6 @@ from fm_core.likelihood import bits_per_dimension, log_density
 from fm_core.models import ResidualUNet, UNet, count_parameters
 from fm_core.solvers import Velocity, uniform_grid
 from fm_core.training import TrainConfig
-from torch import Tensor, nn
-from tyro.conf import Suppress
-
-from fm_book.experiments.base import Experiment, Run, Splits, train_all
-from fm_book.experiments.evaluation import cached
 
 __all__ = [
     "VIEWS",

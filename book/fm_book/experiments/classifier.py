@@ -12,13 +12,10 @@ import json
 import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from fm_core.checkpoints import write_atomically
-from fm_core.data import Digits, fingerprint, load_mnist
-from fm_core.environment import provenance, resolve_device
-from fm_core.models import count_parameters
 from safetensors.torch import save
 
 from fm_book.metrics import class_probabilities, features, frechet_distance, in_reference, moments
@@ -29,6 +26,10 @@ from fm_book.metrics.classifier import (
     train_classifier,
 )
 from fm_book.records import write_record
+from fm_core.checkpoints import write_atomically
+from fm_core.data import Digits, fingerprint, load_mnist
+from fm_core.environment import provenance, resolve_device
+from fm_core.models import count_parameters
 
 __all__ = ["TrainClassifier"]
 
@@ -46,12 +47,14 @@ class TrainClassifier:
         steps: optimizer steps.
         seed: of the weights, the order of the images, their shifts and the noise.
         device: "auto", "cpu", "cuda", ...
+        folder: where the files go; the package's own if left out.
     """
 
     name: ClassVar[str] = "classifier"
     steps: int = 3000
     seed: int = 0
     device: str = "auto"
+    folder: Path = CLASSIFIER
 
     def settings(self) -> dict[str, Any]:
         """What decides the recorded numbers, JSON-ready."""
@@ -74,8 +77,8 @@ class TrainClassifier:
             digits["train"], steps=self.steps, seed=self.seed, label_noise_cutoff=1.0, progress=True
         )
         contents = {"model.safetensors": _weights(network)}
-        _write(contents, {})
-        shipped = load_classifier(device)
+        _write(self.folder, contents, {})
+        shipped = load_classifier(device, folder=self.folder)
         facts = {
             "steps": self.steps,
             "batch_size": 128,
@@ -89,9 +92,9 @@ class TrainClassifier:
             "train_confidence": _confidence(shipped, digits["train"]),
             "seconds": seconds,
         }
-        contents["reference.safetensors"] = _reference(digits)
-        _write(contents, facts | made)
-        write_atomically(CLASSIFIER / "README.md", _card(facts, contents, made).encode())
+        contents["reference.safetensors"] = _reference(digits, shipped)
+        _write(self.folder, contents, facts | made)
+        write_atomically(self.folder / "README.md", _card(facts, contents, made).encode())
         grain = {
             name: {
                 "test_accuracy": _accuracy(one, digits["test"]),
@@ -119,17 +122,17 @@ def _weights(network: DigitClassifier) -> bytes:
     )
 
 
-def _write(contents: dict[str, bytes], facts: dict[str, Any]) -> None:
+def _write(folder: Path, contents: dict[str, bytes], facts: dict[str, Any]) -> None:
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     for name, content in contents.items():
-        write_atomically(CLASSIFIER / name, content)
+        write_atomically(folder / name, content)
     config = json.dumps({"sha256": hashes, "training": facts}, indent=2) + "\n"
-    write_atomically(CLASSIFIER / "config.json", config.encode())
+    write_atomically(folder / "config.json", config.encode())
 
 
-def _reference(digits: dict[str, Digits]) -> bytes:
-    train, test = moments(features(digits["train"].images)), digits["test"]
-    held = features(test.images[in_reference(test.labels)]).cpu()
+def _reference(digits: dict[str, Digits], network: DigitClassifier) -> bytes:
+    train, test = moments(features(digits["train"].images, network=network)), digits["test"]
+    held = features(test.images[in_reference(test.labels)], network=network).cpu()
     shuffled = held[torch.randperm(len(held), generator=torch.Generator().manual_seed(0))]
     count = torch.tensor(train.count)
     return save(

@@ -14,11 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
-from fm_core.checkpoints import load_model, model_card, pretrained_folder
-from fm_core.environment import resolve_device
-from fm_core.losses import validation_loss
-from fm_core.models import UNet, build_model, count_flops, count_parameters
-from fm_core.training import TrainConfig
 from tyro.conf import Suppress
 
 from fm_book.experiments.base import Experiment, Run, Splits
@@ -31,6 +26,11 @@ from fm_book.experiments.evaluation import (
     straightness,
 )
 from fm_book.metrics import seed_difference, seed_interval
+from fm_core.checkpoints import load_model, model_card, pretrained_folder
+from fm_core.environment import resolve_device
+from fm_core.losses import validation_loss
+from fm_core.models import UNet, build_model, count_flops, count_parameters
+from fm_core.training import TrainConfig
 
 __all__ = ["NETWORKS", "Compare", "Network"]
 
@@ -152,7 +152,10 @@ class Compare(Experiment):
         """All that is measured on the network in ``weights``, from the caches in ``folder`` where they hold it."""
         device, test = resolve_device(self.device), data[1].images
         card = model_card(weights)
-        load = partial(load_model, weights, device)
+
+        def load() -> UNet:
+            return load_model(weights, device)
+
         sha, cache = card["sha256"], folder / "evaluation"
         draw = partial(draw_samples, load, cache, sha, count=self.samples, device=device)
 
@@ -248,6 +251,7 @@ def _over_seeds(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _differences(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> dict[str, Any]:
     def difference(cell: str, metric: str) -> dict[str, Any]:
-        return seed_difference(*([run[cell][metric]["mean"] for run in runs] for runs in (a, b))).entry()
+        first, second = ([run[cell][metric]["mean"] for run in runs] for runs in (a, b))
+        return seed_difference(first, second).entry()
 
     return {cell: {metric: difference(cell, metric) for metric in a[0][cell]} for cell in a[0]}

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from fm_book.metrics import evaluate_samples
 from fm_core.checkpoints import write_atomically
 from fm_core.losses import flow_matching_loss
 from fm_core.models import UNet
 from fm_core.paths import draw_noise
 from fm_core.solvers import TABLEAUX, Velocity, sample, solve, uniform_grid
-from safetensors.torch import load_file, save
-from torch import Tensor
-
-from fm_book.metrics import evaluate_samples
 
 __all__ = [
     "BLOCK",
@@ -178,6 +178,7 @@ def straightness(model: Velocity, device: torch.device, steps: int = 64) -> dict
     for noise in paired_noise(0).split(50):
         path = solve(model, noise.to(device), uniform_grid(steps), progress=False)
         chord = (path.x[-1] - path.x[0]).flatten(1)  # (B, D)
+        assert path.velocity is not None  # solve keeps it
         speed = path.velocity[:-1].flatten(2)  # (steps, B, D)
         departures.append((chord - speed).square().sum(dim=2).mean(dim=0))
         distances.append(chord.square().sum(dim=1))

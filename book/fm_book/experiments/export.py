@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from fm_book.records import write_record
 from fm_core.checkpoints import load_pretrained, write_atomically
 from fm_core.models import UNet
 from fm_core.paths import draw_noise
 from fm_core.solvers import Velocity, sample
-from torch import Tensor
-
-from fm_book.records import write_record
 
 if TYPE_CHECKING:
     import onnx
@@ -104,6 +104,7 @@ def export_onnx(model: UNet, *, half: bool = True) -> bytes:
         output_names=["velocity"],
         verbose=False,
     )
+    assert program is not None  # with dynamo=True it never is
     graph = program.model_proto
     _strip_metadata(graph)
     if half:

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import torch
+
 from fm_core.models import UNet, count_flops, count_parameters
 
 __all__ = ["matched_widths"]

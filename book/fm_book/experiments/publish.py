@@ -11,15 +11,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
+
+from fm_book.experiments.base import Experiment, Run, Splits, train_all
 from fm_core.checkpoints import load_model, pretrained_folder, save_model, write_atomically
 from fm_core.models import MODELS, UNet, summary
 from fm_core.paths import draw_noise
 from fm_core.solvers import sample
 from fm_core.tracking import load_history
 from fm_core.training import TrainConfig
-from torch import nn
-
-from fm_book.experiments.base import Experiment, Run, Splits, train_all
 
 __all__ = ["TrainPublished", "publish"]
 

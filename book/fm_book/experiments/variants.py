@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fm_core._checks import check_choice
-from fm_core.models import SelfAttention, UNet
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from fm_core._checks import check_choice
+from fm_core.models import SelfAttention, UNet
+from fm_core.models.blocks import start_at_zero
 
 __all__ = ["GROUPS", "VARIANTS", "Variant", "VariantBlock", "VariantUNet"]
 
@@ -88,8 +90,7 @@ class VariantBlock(nn.Module):
         if variant.skip:
             self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
         if variant.zero:
-            nn.init.zeros_(self.conv2.weight)
-            nn.init.zeros_(self.conv2.bias)
+            start_at_zero(self.conv2)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv1(F.gelu(self.norm1(x)) if self.two else x)  # (B, c_out, H, W)
@@ -131,7 +132,7 @@ class VariantUNet(UNet):
             self.embed = RawTime(time_dim)
         if parts.time == "input":
             for block in (*self.encoder[1:], self.middle, *self.decoder):
-                block.time = None
+                block.register_module("time", None)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-from fm_core._checks import check_count, check_number
-from fm_core.checkpoints import load_weights
-from fm_core.data import Digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import trange
+
+from fm_core._checks import check_count, check_number
+from fm_core.checkpoints import load_weights
+from fm_core.data import Digits
 
 __all__ = ["CLASSIFIER", "DigitClassifier", "load_classifier", "train_classifier"]
 
@@ -67,11 +68,12 @@ class DigitClassifier(nn.Module):
         return self.head(self.features(x))
 
 
-def load_classifier(device: str | torch.device = "cpu") -> DigitClassifier:
+def load_classifier(device: str | torch.device = "cpu", *, folder: Path = CLASSIFIER) -> DigitClassifier:
     """The shipped classifier, in evaluation mode, without gradients, in float32.
 
     Args:
-        device: where it lives.
+        device: where it goes.
+        folder: of its files; the shipped ones if left out.
 
     Raises:
         CheckpointError: the weights are damaged.
@@ -79,7 +81,7 @@ def load_classifier(device: str | torch.device = "cpu") -> DigitClassifier:
     Data, recipe and accuracy are in its model card, ``book/fm_book/pretrained/classifier/README.md``.
     """
     network = DigitClassifier()
-    tensors = load_weights(CLASSIFIER, "model.safetensors")
+    tensors = load_weights(folder, "model.safetensors")
     network.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
     return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
 
@@ -125,7 +127,8 @@ def train_classifier(
     images, labels = digits.images.to(device), digits.labels.to(device)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = DigitClassifier().to(device, memory_format=torch.channels_last)
+        network = DigitClassifier()
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  (torch's stub lacks this form)
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same draws on every device
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
@@ -160,9 +163,8 @@ def _scaled(network: DigitClassifier, images: Tensor) -> DigitClassifier:
     features = torch.cat([network.features(part) for part in images.split(500)])
     variance = features.double().var(dim=0, correction=0).sum().item()
     factor = (VARIANCE / variance) ** 0.5 if variance > 0 else 1.0
-    norm = network.body[-2]
-    norm.weight *= factor  # max(0, c y) = c max(0, y)
-    norm.bias *= factor
+    for p in network.body[-2].parameters():  # of the normalisation: max(0, c y) = c max(0, y)
+        p *= factor
     network.head.weight /= factor
     return network
 

@@ -39,13 +39,14 @@ class Moments:
     count: int
 
 
-def moments(x: Tensor) -> Moments:
+def moments(x: Tensor, name: str = "x") -> Moments:
     """What the Fréchet distance needs of a set: mean, covariance (divided by N - 1) and N.
 
     Args:
         x: images ``(N, 1, 28, 28)`` or features ``(N, D)``, N at least 2.
+        name: of ``x`` in an error.
     """
-    rows = as_features(x, "x", least=2)
+    rows = as_features(x, name, least=2)
     return Moments(rows.mean(dim=0), rows.T.cov(), len(rows))
 
 
@@ -68,7 +69,7 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
     Source: Dowson and Landau 1982; as a metric of samples, Heusel et al. 2017. Explained in the chapter
     *Can we trust the ruler?*.
     """
-    a, b = (x if isinstance(x, Moments) else moments(x) for x in (a, b))
+    a, b = (x if isinstance(x, Moments) else moments(x, name) for x, name in ((a, "a"), (b, "b")))
     _check_width(len(a.mean), len(b.mean))
     # tr (A B)^(1/2) is the sum of the roots of the eigenvalues of A B, which are real and not negative
     roots = torch.linalg.eigvals(a.covariance @ b.covariance).real.clamp(min=0).sqrt()

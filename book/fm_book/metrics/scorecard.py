@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from fm_core.checkpoints import load_weights
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,6 +26,7 @@ from fm_book.metrics.distances import (
     precision_recall,
 )
 from fm_book.metrics.features import class_balance, classes, confidence, features
+from fm_core.checkpoints import load_weights
 
 __all__ = ["Reference", "evaluate_samples", "in_reference", "load_reference"]
 
@@ -46,13 +47,13 @@ class Reference:
     train: Moments
 
 
-def load_reference() -> Reference:
-    """The reference that comes with the package.
+def load_reference(folder: Path = CLASSIFIER) -> Reference:
+    """The reference that comes with the package, or that in a folder of :class:`fm_book.experiments`.
 
     Raises:
         ValueError: the file is damaged.
     """
-    held = load_weights(CLASSIFIER, "reference.safetensors")
+    held = load_weights(folder, "reference.safetensors")
     rows = held["features"].float()
     return Reference(rows, moments(rows), Moments(held["mean"], held["covariance"], int(held["count"])))
 
