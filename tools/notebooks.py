@@ -26,7 +26,7 @@ FIRST_CELL = """\
 import sys
 
 if "google.colab" in sys.modules:
-    %pip install -q git+{repository}"""
+    %pip install -q 'fm-core[notebooks] @ git+{repository}'"""
 
 ADDRESSES = {  # file: pattern with the text before and after `owner/name`
     "README.md": r"((?:colab\.research\.google\.com/github|mybinder\.org/v2/gh|//github\.com)/)[^/\s]+/[^/\s]+"

@@ -185,6 +185,6 @@ def test_tidying_strips_outputs_and_repairs_the_first_cell() -> None:
     book = {"cells": [cell], "metadata": {"widgets": {}}, "nbformat": 4, "nbformat_minor": 5}
     text = notebooks.tidy(json.dumps(book), "https://example.org/a/b")
     first, second = json.loads(text)["cells"]
-    assert "".join(first["source"]).endswith("%pip install -q git+https://example.org/a/b")
+    assert "".join(first["source"]).endswith("'fm-core[notebooks] @ git+https://example.org/a/b'")
     assert (second["outputs"], second["execution_count"], second["source"]) == ([], None, ["1 + 1"])
     assert notebooks.tidy(text, "https://example.org/a/b") == text
