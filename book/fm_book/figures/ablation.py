@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fm_core.plotting._arrays import as_array
-from fm_core.plotting.style import BLUE, INK, QUIET, VERMILION, model_style
 
 from fm_book.figures.common import Entry, as_estimate, draw_estimate, panel_grid, side_of_zero
+from fm_core.plotting._arrays import as_array
+from fm_core.plotting.style import BLUE, INK, QUIET, VERMILION, model_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

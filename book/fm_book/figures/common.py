@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from fm_core.plotting.style import CARD, INK
 
 from fm_book.metrics.bootstrap import Estimate
+from fm_core.plotting.style import CARD, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

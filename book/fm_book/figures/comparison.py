@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from fm_core._checks import check_choice
-from fm_core.plotting.style import COLORS, GREEN, INK, PALE
 
 from fm_book.figures.common import Entry, as_estimate, cell_borders, draw_estimate, side_of_zero
+from fm_core._checks import check_choice
+from fm_core.plotting.style import COLORS, GREEN, INK, PALE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

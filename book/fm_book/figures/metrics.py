@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from fm_core.plotting._arrays import ArrayLike, as_array
-from fm_core.plotting.style import INK, PALE, QUIET, VERMILION
 
 from fm_book.figures.common import Entry, cell_borders, draw_estimate, panel_grid
+from fm_core.plotting._arrays import ArrayLike, as_array
+from fm_core.plotting.style import INK, PALE, QUIET, VERMILION
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

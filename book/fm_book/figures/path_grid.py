@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from fm_core._checks import check_count, check_number
 from fm_core.plotting import plot_density, plot_field, plot_paths, to_uint8
 from fm_core.plotting._arrays import ArrayLike, as_array, as_images
 from fm_core.plotting.style import BLUE, CARD, INK, PALE, QUIET, VERMILION
 
 if TYPE_CHECKING:
-    from fm_core.sliders import TimeSlider
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from fm_core.sliders import TimeSlider
 
 __all__ = ["PathView", "draw_path_grid", "path_slider"]
 
