@@ -133,7 +133,7 @@ def test_time_at_the_input_enters_the_first_block_only(name):
 
 
 def test_an_unknown_rung_is_refused():
-    with pytest.raises(ValueError, match="variant: expected one of 'base', 'two-convolutions', .*got 'bas'"):
+    with pytest.raises(ValueError, match=r"variant: expected one of 'base', 'two-convolutions', .*got 'bas'"):
         VariantUNet("bas", (8,), 16)
 
 

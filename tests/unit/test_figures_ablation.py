@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fm_book.figures.ablation import contribution_panels, gradient_maps, interaction_panels, rate_panels
 from matplotlib.colors import to_hex
 
+from fm_book.figures.ablation import contribution_panels, gradient_maps, interaction_panels, rate_panels
 from fm_core.plotting import CARD
 
 

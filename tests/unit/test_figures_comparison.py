@@ -5,6 +5,8 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.colors import same_color, to_hex
+
 from fm_book.figures.comparison import (
     NETWORK_LABELS,
     comparison_legend,
@@ -17,7 +19,6 @@ from fm_book.figures.comparison import (
     significance_map,
     time_curves,
 )
-from matplotlib.colors import same_color, to_hex
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from fm_book.figures.metrics import interval_panels, metric_heatmap
 from fm_book.metrics.bootstrap import Estimate
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from fm_book.figures.path_grid import PathView, draw_path_grid
 from matplotlib.collections import LineCollection
 from matplotlib.quiver import Quiver
 
+from fm_book.figures.path_grid import PathView, draw_path_grid
 from fm_core.exact import ExactVelocity
 from fm_core.plotting import plane_mesh
 

@@ -181,7 +181,8 @@ def test_the_check_for_public_names_lets_public_ones_pass() -> None:
 
 
 def test_tidying_strips_outputs_and_repairs_the_first_cell() -> None:
-    cell = {"cell_type": "code", "id": "a", "metadata": {}, "source": "1 + 1", "execution_count": 3, "outputs": [{"output_type": "stream", "name": "stdout", "text": "2"}]}
+    cell = {"cell_type": "code", "id": "a", "metadata": {}, "source": "1 + 1", "execution_count": 3}
+    cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "2"}]
     book = {"cells": [cell], "metadata": {"widgets": {}}, "nbformat": 4, "nbformat_minor": 5}
     text = notebooks.tidy(json.dumps(book), "https://example.org/a/b")
     first, second = json.loads(text)["cells"]
