@@ -187,6 +187,8 @@ def train(
     train_set, test_set = (_as_digits(name, part, device) for name, part in zip(("train", "test"), data, strict=True))
     if len(train_set) < config.batch_size:
         raise ValueError(f"batch_size: expected at most the {len(train_set)} training items, got {config.batch_size}.")
+    if not isinstance(model, nn.Module) or not any(p.requires_grad for p in model.parameters()):
+        raise ValueError(f"model: expected an nn.Module with parameters to train, got {type(model).__name__}.")
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  (torch's stub lacks this form)
     _check_velocity(model, train_set.images[:2])
 
@@ -414,9 +416,7 @@ def _as_digits(name: str, part: Digits | Tensor, device: torch.device) -> Digits
 
 
 def _check_velocity(model: nn.Module, x: Tensor) -> None:
-    """ValueError unless the model has parameters and ``model(x, t)`` has the shape of x."""
-    if not isinstance(model, nn.Module) or not any(p.requires_grad for p in model.parameters()):
-        raise ValueError(f"model: expected an nn.Module with parameters to train, got {type(model).__name__}.")
+    """ValueError unless ``model(x, t)`` has the shape of x."""
     mode = model.training
     try:
         with torch.no_grad(), torch.random.fork_rng():
