@@ -256,7 +256,7 @@ def _dopri5(
 
 
 def evaluate(velocity: Velocity, x: Tensor, t: Tensor) -> Tensor:
-    """``velocity(x, t)`` in the precision of ``x``.
+    """``velocity(x, t)`` in the precision of ``x`` and in memory of its own.
 
     Raises:
         ValueError: what came back is no tensor of the shape of ``x``.
@@ -268,7 +268,7 @@ def evaluate(velocity: Velocity, x: Tensor, t: Tensor) -> Tensor:
             f"velocity(x, t): expected a tensor of the shape of x, {tuple(x.shape)}, got {got}. A function func(t, x) "
             "becomes a velocity by lambda x, t: func(t, x)."
         )
-    return v.to(x.dtype)
+    return v.to(x.dtype, copy=True)  # a captured CUDA graph returns the same memory each time
 
 
 def uniform_grid(steps: int, *, start: float = 0.0, end: float = 1.0) -> Tensor:

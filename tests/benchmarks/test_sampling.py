@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from fm_core.models import ResidualUNet
-from fm_core.solvers import TABLEAUX, solve, uniform_grid
+from fm_core.solvers import TABLEAUX, integrate, sample, solve, uniform_grid
 
 from ._ratio import interleaved_ratio
 
@@ -81,16 +81,16 @@ def _judge(benchmark, record, name, ours, reference, goal, **facts):
 @pytest.mark.parametrize("method", ["euler", "heun", "rk4"])
 def test_sampling_costs_its_forwards(benchmark, record, network, noise, method):
     grid = uniform_grid(NFE // TABLEAUX[method].stages)
-    assert solve(network, noise, grid, method=method, keep=False).nfe == NFE
+    assert integrate(network, noise, grid, method=method)[1] == NFE
     _judge(
         benchmark,
         record,
         f"sampling/{method}_vs_forwards",
-        lambda: solve(network, noise, grid, method=method, keep=False, progress=False),
+        lambda: sample(network, noise, grid, method=method, progress=False),
         _forwards(network, noise, NFE),
         goal=1.03,
         nfe=NFE,
-        what=f"solve, {method}, last state only, over {NFE} bare forwards",
+        what=f"sample, {method}, over {NFE} bare forwards",
     )
 
 
@@ -119,7 +119,7 @@ def test_not_slower_than_torchdiffeq(benchmark, record, network, noise):
             return odeint(lambda t, x: velocity(x, t), noise, times, method="rk4")[-1]
 
     def ours(velocity=network):
-        return solve(velocity, noise, grid, method="rk4", keep=False, progress=False).x[-1]
+        return sample(velocity, noise, grid, method="rk4", progress=False)
 
     # Their RK4 is the 3/8 rule, so the two agree as two methods of order 4 do, not to the last digit.
     torch.testing.assert_close(ours(), theirs(), atol=0.05, rtol=0)
@@ -131,7 +131,7 @@ def test_not_slower_than_torchdiffeq(benchmark, record, network, noise):
         theirs,
         goal=1.0,
         nfe=NFE,
-        what="solve, rk4, over torchdiffeq's odeint with method rk4, the same steps",
+        what="sample, rk4, over torchdiffeq's odeint with method rk4, the same steps",
         own_us_per_step=_own_microseconds(lambda: ours(_free), steps),
         reference_own_us_per_step=_own_microseconds(lambda: theirs(_free), steps),
     )
@@ -148,7 +148,7 @@ def test_not_slower_than_flow_matching(benchmark, record, network, noise, method
         return ODESolver(velocity).sample(noise, None, method=method, time_grid=times)
 
     def ours(velocity=network):
-        return solve(velocity, noise, grid, method=method, keep=False, progress=False).x[-1]
+        return sample(velocity, noise, grid, method=method, progress=False)
 
     torch.testing.assert_close(ours(), theirs(), atol=1e-4, rtol=0)
     _judge(
@@ -159,7 +159,7 @@ def test_not_slower_than_flow_matching(benchmark, record, network, noise, method
         theirs,
         goal=1.0,
         nfe=NFE,
-        what=f"solve, {method}, over flow_matching's ODESolver, the same steps",
+        what=f"sample, {method}, over flow_matching's ODESolver, the same steps",
         own_us_per_step=_own_microseconds(lambda: ours(_free), steps),
         reference_own_us_per_step=_own_microseconds(lambda: theirs(_free), steps),
     )
@@ -176,10 +176,10 @@ def test_not_slower_on_a_small_network(benchmark, record):
         benchmark,
         record,
         "sampling/rk4_vs_torchdiffeq_2d",
-        lambda: solve(lambda x, t: net(x), points, grid, method="rk4", keep=False, progress=False),
+        lambda: sample(lambda x, t: net(x), points, grid, method="rk4", progress=False),
         lambda: odeint(lambda t, x: net(x), points, times, method="rk4"),
         goal=1.0,
         batch=256,
         nfe=200,
-        what="solve, rk4, over torchdiffeq's odeint with method rk4, on 256 points in the plane",
+        what="sample, rk4, over torchdiffeq's odeint with method rk4, on 256 points in the plane",
     )

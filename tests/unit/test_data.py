@@ -90,8 +90,8 @@ def test_failed_download_names_the_cure_and_restores_the_timeout(monkeypatch, tm
 def test_load_digits_says_in_one_line_what_it_took(offline, capsys):
     assert len(load_digits("test")) == 500
     assert capsys.readouterr().out == (
-        "Data: bundled sample of MNIST, 500 test digits (MNIST itself is not at hand; load_mnist() says how to get "
-        "it).\n"
+        "Data: bundled sample of MNIST, 500 test digits (MNIST itself is not available; load_mnist() says how to "
+        "get it).\n"
     )
     write_mnist(offline, np.zeros((2, 28, 28), np.uint8), np.zeros(2, np.uint8))
     assert len(load_digits("test")) == 2
@@ -100,7 +100,7 @@ def test_load_digits_says_in_one_line_what_it_took(offline, capsys):
 
 @pytest.mark.parametrize("load", [load_mnist, load_sample, load_digits])
 def test_unknown_split(load):
-    with pytest.raises(ValueError, match="split='validation': choose 'train' or 'test'"):
+    with pytest.raises(ValueError, match="split: expected one of 'train', 'test', got 'validation'"):
         load(split="validation")
 
 
@@ -114,7 +114,7 @@ def test_dequantize_stays_in_its_bin():
 
 
 def test_dequantize_refuses_raw_pixels():
-    with pytest.raises(ValueError, match=r"images span \[0, 255\].*pixels / 127.5 - 1"):
+    with pytest.raises(ValueError, match=r"images: expected values in \[-1, 1\], got \[0, 255\].*pixels / 127.5 - 1"):
         dequantize(torch.tensor([0.0, 255.0]))
 
 

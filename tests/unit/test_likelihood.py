@@ -10,7 +10,17 @@ import math
 import pytest
 import torch
 
-from fm_core import ExactVelocity, GaussianVelocity, ResidualUNet, bits_per_dimension, divergence, log_density, solve, toy_2d, uniform_grid
+from fm_core import (
+    ExactVelocity,
+    GaussianVelocity,
+    ResidualUNet,
+    bits_per_dimension,
+    divergence,
+    log_density,
+    solve,
+    toy_2d,
+    uniform_grid,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TIGHT = {"rtol": 1e-8, "atol": 1e-8}
@@ -134,7 +144,7 @@ def test_the_evaluations_and_steps_are_those_of_the_solver():
     assert found.nfe == len(calls) == 20
     assert calls[0] == 1.0
     assert calls[-1] == 0.0
-    back = solve(field, x, uniform_grid(5).flip(0), method="rk4", keep=False)
+    back = solve(field, x, uniform_grid(5).flip(0), method="rk4")
     assert torch.allclose(found.x_0, back.x[-1], atol=1e-12)
 
 
@@ -274,15 +284,15 @@ def test_float32_stays_float32_and_nothing_gets_gradients():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"t": (0.1, 1.0)}, r"t=\(0.1, 1.0\): give the times of a sampler, rising from 0"),
-        ({"t": (1.0, 0.0)}, "rising from 0"),
-        ({"t": (0.0,)}, "rising from 0"),
-        ({"probes": 0}, "probes=0: at least one, or None for the exact trace"),
-        ({"probes": 1, "kind": "cauchy"}, "kind='cauchy': choose 'rademacher' or 'gaussian'"),
-        ({"x": torch.zeros(2, 3, dtype=torch.int64)}, "x is torch.int64; samples are a floating-point tensor"),
-        ({"method": "leapfrog"}, "method='leapfrog' is unknown"),
-        ({"velocity": lambda x, t: x[:, :1]}, r"velocity returned shape \(2, 1\) for a state of shape \(2, 3\)"),
-        ({"velocity": lambda x, t: x.detach()}, "does not depend on x as far as autograd can see"),
+        ({"t": (0.1, 1.0)}, r"t: expected times that rise from 0 .*got \(0.1, 1.0\)"),
+        ({"t": (1.0, 0.0)}, "t: expected times that rise from 0"),
+        ({"t": (0.0,)}, "t: expected times that rise from 0"),
+        ({"probes": 0}, "probes: expected a whole number of at least 1, got 0"),
+        ({"probes": 1, "kind": "cauchy"}, "kind: expected one of 'rademacher', 'gaussian', got 'cauchy'"),
+        ({"x": torch.zeros(2, 3, dtype=torch.int64)}, "x: expected a floating-point tensor, got torch.int64"),
+        ({"method": "leapfrog"}, "method: expected one of .*got 'leapfrog'"),
+        ({"velocity": lambda x, t: x[:, :1]}, r"expected a tensor of the shape of x, \(2, 3\), got shape \(2, 1\)"),
+        ({"velocity": lambda x, t: x.detach()}, "expected a value that autograd can differentiate in x"),
     ],
 )
 def test_what_cannot_be_is_refused(change, message):
@@ -292,9 +302,9 @@ def test_what_cannot_be_is_refused(change, message):
 
 
 def test_probes_and_images_of_another_form_are_refused():
-    with pytest.raises(ValueError, match=r"probes has shape \(2, 3\) for states of shape \(2, 3\); it must be \(P, B"):
+    with pytest.raises(ValueError, match=r"probes: expected shape \(P, B, ...\) for x of shape \(2, 3\), got \(2, 3\)"):
         divergence(lambda x, t: -x, torch.zeros(2, 3), torch.tensor(0.5), torch.ones(2, 3))
-    with pytest.raises(ValueError, match="draws=0: spread each image"):
+    with pytest.raises(ValueError, match="draws: expected a whole number of at least 1, got 0"):
         bits_per_dimension(lambda x, t: -x, torch.zeros(2, 3), draws=0)
-    with pytest.raises(ValueError, match=r"dequantize takes \[-1, 1\]"):
+    with pytest.raises(ValueError, match=r"images: expected values in \[-1, 1\]"):
         bits_per_dimension(lambda x, t: -x, torch.full((2, 3), 255.0))
