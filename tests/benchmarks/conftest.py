@@ -24,7 +24,7 @@ import torch
 from fm_core.environment import git_commit
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLE = ROOT / "book" / "results" / "benchmark.json"
+TABLE = ROOT / "book" / "fm_book" / "results" / "benchmark.json"
 PACKAGES = ("torch", "numpy", "torchdiffeq", "flow_matching", "torchcfm", "matplotlib", "pillow", "torchvision")
 TAKEN = pytest.StashKey[dict[str, dict[str, Any]]]()
 

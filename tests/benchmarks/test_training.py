@@ -3,6 +3,9 @@
 Every contender does twelve optimizer steps of the same batch size on digits of the bundled sample, taking turns.
 """
 
+import itertools
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +14,10 @@ from torchvision import transforms
 from torchvision.datasets import MNIST
 
 from fm_core.checkpoints import load_pretrained
-from fm_core.config import TrainConfig
 from fm_core.data import Digits, load_sample
 from fm_core.environment import resolve_device
-from fm_core.session import Session
+from fm_core.models import build_model
+from fm_core.training import TrainConfig, train
 
 from ._ratio import interleaved_ratio
 
@@ -42,20 +45,26 @@ def wait():
         torch.cuda.synchronize()
 
 
-def our_loop(name, weights=None):
-    config = TrainConfig(model=name, data="sample", track=False, device=str(DEVICE))
+def our_loop(name, folder, weights=None):
+    """STEPS steps inside train(), timed from callback to callback: its start, validation and files are left out."""
     sample = load_sample(device=DEVICE)
-    session = Session(config, (sample, Digits(sample.images[:1], sample.labels[:1], "one")))
-    if weights is not None:
-        session.model.load_state_dict(weights)
+    data = sample, Digits(sample.images[:1], sample.labels[:1], "one")
+    config = TrainConfig(images=(STEPS + 1) * TrainConfig.batch_size)
+    runs = itertools.count()
 
     def run():
-        torch.set_flush_denormal(True)  # as train() does
-        for _ in range(STEPS):
-            loss, _ = session.advance()
-        loss.item()
-        torch.set_flush_denormal(False)
-        wait()
+        model, marks = build_model(name), []
+        if weights is not None:
+            model.load_state_dict(weights)
+
+        def mark(step, _):
+            if step in (1, STEPS + 1):
+                wait()
+                marks.append((time.perf_counter(), time.process_time()))
+
+        options = {"device": DEVICE, "eval_every": 0, "progress": False, "callback": mark}
+        train(model, config, data=data, out=folder / f"{name}-{next(runs)}", **options)
+        return tuple(end - start for start, end in zip(*marks, strict=True))
 
     return run
 
@@ -63,8 +72,8 @@ def our_loop(name, weights=None):
 def plain_loop(name, folder, weights=None):
     """What a tutorial writes: DataLoader, ToTensor, float32, one optimizer step after the other."""
     data = MNIST(folder, transform=transforms.Compose([transforms.ToTensor(), transforms.Normalize(0.5, 0.5)]))
-    config = TrainConfig(model=name)
-    model = config.build().to(DEVICE)
+    config = TrainConfig()
+    model = build_model(name).to(DEVICE)
     if weights is not None:
         model.load_state_dict(weights)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr)
@@ -92,8 +101,8 @@ def plain_loop(name, folder, weights=None):
 
 def bare_steps(name):
     """Forward, backward and step on one batch that lies ready: the limit of any loop around this network."""
-    config = TrainConfig(model=name)
-    model = config.build().to(DEVICE, memory_format=torch.channels_last)
+    config = TrainConfig()
+    model = build_model(name).to(DEVICE, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, fused=True)
     x, t = torch.randn(config.batch_size, 1, 28, 28, device=DEVICE), torch.rand(config.batch_size, device=DEVICE)
     target = torch.randn_like(x)
@@ -122,8 +131,8 @@ def finish(result, goal, record, name, note=""):
 
 
 @pytest.mark.parametrize("name", ["base", "residual"])
-def test_train_against_a_plain_loop(name, folder, record):
-    result = interleaved_ratio(our_loop(name), plain_loop(name, folder), ROUNDS)
+def test_train_against_a_plain_loop(name, folder, tmp_path, record):
+    result = interleaved_ratio(our_loop(name, tmp_path), plain_loop(name, folder), ROUNDS)
     goal = 5.0 if DEVICE.type == "cuda" else 1.7
     note = (
         "without matrix units for bfloat16 both loops spend nearly all of their time in the same float32 convolutions"
@@ -132,23 +141,23 @@ def test_train_against_a_plain_loop(name, folder, record):
     assert result["cpu_ratio"] < 1.05
 
 
-def test_train_against_a_plain_loop_where_denormals_have_come(folder, record):
+def test_train_against_a_plain_loop_where_denormals_have_come(folder, tmp_path, record):
     """The Base U-Net as trained: its backward pass is full of denormal numbers, which train() flushes to zero."""
     weights = load_pretrained("base").state_dict()
-    result = interleaved_ratio(our_loop("base", weights), plain_loop("base", folder, weights), ROUNDS)
+    result = interleaved_ratio(our_loop("base", tmp_path, weights), plain_loop("base", folder, weights), ROUNDS)
     finish(result, 1.7, record, "training: train() / plain loop, base after its training")
     assert result["cpu_ratio"] < 1.05
 
 
 @pytest.mark.parametrize("name", ["base", "residual"])
-def test_train_against_its_limit(name, record):
-    result = interleaved_ratio(our_loop(name), bare_steps(name), ROUNDS)
+def test_train_against_its_limit(name, tmp_path, record):
+    result = interleaved_ratio(our_loop(name, tmp_path), bare_steps(name), ROUNDS)
     note = "the rest is drawing noise, gathering the batch, clipping the gradient and the moving average"
     finish(result, 0.95, record, f"training: train() / bare steps, {name}", note)
     assert result["cpu_ratio"] < 1.25
 
 
-def test_step_per_parameter_against_torchcfm(record):
+def test_step_per_parameter_against_torchcfm(tmp_path, record):
     """torchcfm's MNIST example trains UNetModel(dim=(1, 28, 28), num_channels=32, num_res_blocks=1)."""
     unet = pytest.importorskip("torchcfm.models.unet")
     from torchcfm.conditional_flow_matching import ConditionalFlowMatcher
@@ -168,7 +177,7 @@ def test_step_per_parameter_against_torchcfm(record):
         loss.item()
         wait()
 
-    result = interleaved_ratio(our_loop("residual"), run, ROUNDS)
+    result = interleaved_ratio(our_loop("residual", tmp_path), run, ROUNDS)
     ours = sum(p.numel() for p in load_pretrained("residual").parameters())
     result["parameters"], result["reference_parameters"] = ours, sum(p.numel() for p in theirs.parameters())
     result["ratio_per_parameter"] = result["ratio"] * result["reference_parameters"] / result["parameters"]

@@ -21,7 +21,18 @@ def in_fresh_python(code):
 
 def test_import_loads_nothing_heavy():
     """Beyond what torch loads itself."""
-    heavy = ["torchvision", "mlflow", "matplotlib", "ipywidgets", "IPython", "tyro", "PIL", "imageio", "scipy", "torchdiffeq"]
+    heavy = [
+        "torchvision",
+        "mlflow",
+        "matplotlib",
+        "ipywidgets",
+        "IPython",
+        "tyro",
+        "PIL",
+        "imageio",
+        "scipy",
+        "torchdiffeq",
+    ]
     code = (
         "import sys, torch; before = set(sys.modules); import fm_core; print(*(set({}) & (set(sys.modules) - before)))"
     )
