@@ -58,19 +58,19 @@ def book(*words):
 
 
 def test(*words):
-    """Two processes of one thread each. A file's tests stay in one process, which opens each page once."""
-    command = ["-m", "pytest", "--nbmake", "-n", "2", "--dist", "loadfile"]
-    words = words or ("tests/unit", "tests/book", "book")
+    """Two processes of one thread each, the longest tests first."""
+    command = ["-m", "pytest", "--nbmake", "-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder"]
+    words = words or ("book", "tests/book", "tests/unit")
     return setup() or run("python", *command, *words, FM_SCALE="smoke", OMP_NUM_THREADS="1")
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Uncached files, scripts with the type that browsers ask of modules, whatever this system's registry says."""
+    """Files that are asked for anew each time, scripts with the type that browsers ask of modules, whatever this system's registry says."""
 
     extensions_map = SimpleHTTPRequestHandler.extensions_map | TYPES
 
     def end_headers(self):
-        self.send_header("Cache-Control", "no-store")
+        self.send_header("Cache-Control", "no-cache")
         super().end_headers()
 
     def log_message(self, *_):

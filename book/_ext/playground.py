@@ -23,14 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import offline
 from docutils import nodes
+from outdated_outputs import digest
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
-
-import offline
-from outdated_outputs import digest
 
 __all__ = ["NETWORKS", "RUNTIME", "Playground", "entry", "export", "setup", "solvers"]
 

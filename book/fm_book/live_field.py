@@ -16,8 +16,9 @@ from importlib.resources import files
 from typing import Any
 
 import torch
-from fm_core import TABLEAUX
 from torch import Tensor, nn
+
+from fm_core import TABLEAUX
 
 __all__ = ["LiveField", "live_field", "mlp_weights"]
 

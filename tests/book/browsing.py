@@ -1,4 +1,4 @@
-"""What the browser tests share: the book's pages, and a visit to one of them that notes every trouble."""
+"""What the browser tests share: the pages, visits that record all troubles, and waiting until nothing moves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, Page, Request, Route
+from playwright.sync_api import Browser, Page, Request, Response, Route
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HTML = Path(os.environ.get("FM_BOOK_HTML", ROOT / "_build" / "html"))
@@ -20,7 +20,7 @@ PAGES = [CONTENTS["root"], *(entry["file"] for part in CONTENTS["parts"] for ent
 OTHER_PAGES = ["search", "genindex"]
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 740}
-PATIENCE = 180_000  # milliseconds
+TIMEOUT = 180_000  # milliseconds
 LOOKS: dict[str, dict[str, Any]] = {
     "desktop": {"viewport": DESKTOP, "color_scheme": "light"},
     "dark": {"viewport": DESKTOP, "color_scheme": "dark"},
@@ -30,29 +30,62 @@ LOOKS: dict[str, dict[str, Any]] = {
     "print": {"viewport": DESKTOP, "color_scheme": "light"},
 }
 
+# Fonts and formulas are there, animations and transitions are at their end, and two frames pass without a new one.
+STILL = """async () => {
+  await document.fonts.ready;
+  await window.MathJax?.startup?.promise;
+  for (let still = 0; still < 2; ) {
+    const moving = document.getAnimations().filter((one) => one.playState === "running");
+    for (const one of moving) one.effect.getComputedTiming().endTime < Infinity ? one.finish() : one.cancel();
+    still = moving.length ? 0 : still + 1;
+    await new Promise((done) => { requestAnimationFrame(done); setTimeout(done, 200); });
+  }
+}"""
 
-def lacking(reason: str) -> None:
-    """Skip and say why, or fail where a browser is required."""
+
+def unavailable(reason: str) -> None:
+    """Skip with the reason, or fail where a browser is required."""
     if os.environ.get("FM_REQUIRE_BROWSER") == "1":
         pytest.fail(f"FM_REQUIRE_BROWSER=1, but {reason}")
     pytest.skip(reason)
 
 
+def stand_still(page: Page) -> None:
+    """Wait until nothing moves; whatever measures a page calls this first."""
+    page.evaluate(STILL)
+
+
+def unfold(page: Page) -> None:
+    """Open what is folded, load lazy images, and wait until nothing moves."""
+    page.evaluate(
+        """() => {
+          for (const one of document.querySelectorAll("article details")) one.open = true;
+          for (const one of document.querySelectorAll(".toggle-hidden")) one.classList.remove("toggle-hidden");
+          const images = [...document.querySelectorAll("article img")];
+          for (const one of images) one.loading = "eager";
+          return Promise.all(images.map((one) => one.decode().catch(() => {})));
+        }"""
+    )
+    stand_still(page)
+
+
 @dataclass
 class Visit:
-    """A page and all that went wrong while it was open."""
+    """A page, the files that it loaded by itself, and all that went wrong while it was open."""
 
     page: Page
+    name: str
+    files: list[Path] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
 
 
 def visit(browser: Browser, address: str, name: str, look: str = "desktop") -> Visit:
-    """Open a page, refuse whatever does not come from the book itself, and note every trouble."""
+    """Open a page, refuse whatever is not part of the book, and record troubles."""
     page = browser.new_page(**LOOKS[look])
-    page.set_default_timeout(PATIENCE)
+    page.set_default_timeout(TIMEOUT)
     if look == "print":
         page.emulate_media(media="print")
-    seen = Visit(page)
+    seen, files = Visit(page, name), []
 
     def decide(route: Route) -> None:
         if urlsplit(route.request.url).netloc == urlsplit(address).netloc:
@@ -64,16 +97,24 @@ def visit(browser: Browser, address: str, name: str, look: str = "desktop") -> V
     def failed(request: Request) -> None:
         seen.troubles.append(f"failed: {request.url} ({request.failure})")
 
+    def answered(response: Response) -> None:
+        files.append(HTML / urlsplit(response.url).path.lstrip("/"))
+        if response.status >= 400:
+            seen.troubles.append(f"{response.status}: {response.url}")
+
     page.route(re.compile("^https?://"), decide)
     page.on("requestfailed", failed)
-    page.on("response", lambda r: r.status < 400 or seen.troubles.append(f"{r.status}: {r.url}"))
+    page.on("response", answered)
     page.on("console", lambda m: m.type != "error" or seen.troubles.append(f"console: {m.text}"))
     page.on("pageerror", lambda error: seen.troubles.append(f"uncaught: {error}"))
-    page.goto(f"{address}/{name}.html", wait_until="load")
-    page.wait_for_load_state("networkidle")
+    page.goto(f"{address}/{name}.html", wait_until="networkidle")
+    if look != "without scripts":
+        stand_still(page)
+    seen.files = list(files)  # what follows is asked for by the test or the reader
     return seen
 
 
 def on(pages: list[str], look: str = "desktop") -> pytest.MarkDecorator:
-    """Run a test on each of the pages, which its argument `opened` is then a visit to."""
-    return pytest.mark.parametrize("opened", [(page, look) for page in pages], ids=pages, indirect=True)
+    """Run a test on each page; its argument `opened` is a visit that all tests of the page in this look share."""
+    values = [pytest.param((page, look), marks=pytest.mark.xdist_group(f"{page}, {look}"), id=page) for page in pages]
+    return pytest.mark.parametrize("opened", values, indirect=True)

@@ -1,7 +1,7 @@
 """The built book, served on this machine, and a browser to read it with.
 
-The pages come from `_build/html` (or the folder in FM_BOOK_HTML). Where there is no built book or no Chromium, the
-tests are skipped and say why; with FM_REQUIRE_BROWSER=1, as in CI, they fail instead.
+The pages come from `_build/html` or the folder in FM_BOOK_HTML. Without a built book or Chromium the tests are skipped;
+with FM_REQUIRE_BROWSER=1, as in CI, they fail.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import pytest
-from browsing import HTML, Visit, lacking, visit
+from browsing import HTML, Visit, unavailable, visit
 from playwright.sync_api import Browser, sync_playwright
 
+import run
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -28,39 +31,31 @@ FLAGS = [
 ]
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
-    """The built book, served on this machine."""
+    """The built book, served as `run.py serve` does."""
     if not (HTML / "index.html").is_file():
-        lacking("the book is not built: `python3 run.py book` builds it")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=HTML)) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+        unavailable("the book is not built: `python3 run.py book` builds it")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(run.Handler, directory=HTML)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
+    found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
-        lacking("no Chromium was found: `apt install chromium` brings it on Debian and Ubuntu")
+        unavailable("no Chromium was found: `apt install chromium` installs it on Debian and Ubuntu")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield browser
         browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def opened(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    """A page in one of its looks, opened once for all the tests of a file that look at it so."""
+    """A page in one of its looks, opened once for all tests of it; the browser shows one page at a time."""
     seen = visit(browser, address, *request.param)
     yield seen
     seen.page.close()

@@ -1,4 +1,4 @@
-"""Pages for everyone: axe-core on every page in both themes, headings in order, focus that can be seen, less motion.
+"""Accessibility: axe-core on every page in both themes, order of headings, visible focus, less motion.
 
 axe-core comes from the npm registry like the pages' own scripts, checked against the hash noted here.
 """
@@ -9,47 +9,42 @@ import tarfile
 from itertools import pairwise
 from typing import Any
 
-import local_assets
+import offline
 import pytest
-from browsing import HTML, LOOKS, OTHER_PAGES, PAGES, Visit, lacking, on, visit
+from browsing import HTML, OTHER_PAGES, PAGES, Visit, on, stand_still, unavailable, unfold
 from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
 
-AXE = local_assets.Package(
+AXE = offline.Package(
     name="axe-core",
     version="4.14.1",
     sha512="FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==",
     folder="axe-core",
     script="axe.min.js",
-    script_sha384="xt1SFg49QaDwsyt0Xfs2XAyBtYPClXl3X2q5OOLeGAUmq9jZTYIMdztpF99WdhiH",
     files=("axe.min.js",),
 )
 GRAVE = {"serious", "critical"}
 EVERYWHERE = [*PAGES, *OTHER_PAGES]
+FILMS = [
+    name for name in PAGES if (page := HTML / f"{name}.html").is_file() and "-still.png" in page.read_text("utf-8")
+]
 
 
 @pytest.fixture(scope="session")
 def axe() -> str:
     """The text of axe-core's script."""
     try:
-        archive = local_assets.fetch(AXE, HTML.parent / ".local_assets", local_assets.npm_command())
-    except local_assets.Unavailable as reason:
-        lacking(f"axe-core is not at hand: {reason}")
+        archive = offline.fetch(AXE, HTML.parent / ".offline")
+    except offline.Unavailable as reason:
+        unavailable(f"axe-core is missing: {reason}")
     with tarfile.open(archive) as content:
         return content.extractfile(f"package/{AXE.script}").read().decode()
 
 
-def open_folds(page: Page) -> None:
-    """What a reader may unfold has to be right as well."""
-    page.evaluate("document.querySelectorAll('article details').forEach((one) => { one.open = true; })")
-    page.evaluate("document.querySelectorAll('.toggle-hidden').forEach((one) => one.classList.remove('toggle-hidden'))")
-
-
 def violations(page: Page, axe: str) -> list[dict[str, Any]]:
-    """axe-core's findings: rule, how grave, and where, with what it says about the first places."""
-    page.evaluate("() => window.MathJax?.startup?.promise?.then(() => null)")
-    open_folds(page)
+    """axe-core's findings: rule, impact, number of places, and what it says about the first of them."""
+    unfold(page)
     page.evaluate(axe)
     return page.evaluate(
         """() => axe.run(document, {resultTypes: ['violations']}).then(({violations}) => violations.map((one) => ({
@@ -60,20 +55,15 @@ def violations(page: Page, axe: str) -> list[dict[str, Any]]:
     )
 
 
-def check(page: Page, axe: str) -> None:
-    found = violations(page, axe)
-    print(page.url.rsplit("/", 1)[1], "; ".join(f"{one['rule']} ({one['impact']}): {one['places']}" for one in found))
-    assert [one for one in found if one["impact"] in GRAVE] == []
-
-
 @on(EVERYWHERE)
 def test_axe_finds_nothing_grave(opened: Visit, axe: str) -> None:
-    check(opened.page, axe)
+    assert [one for one in violations(opened.page, axe) if one["impact"] in GRAVE] == []
 
 
 @on(EVERYWHERE, "dark")
 def test_axe_finds_nothing_grave_in_the_dark_theme(opened: Visit, axe: str) -> None:
-    check(opened.page, axe)
+    assert opened.page.locator("html").get_attribute("data-theme") == "dark"
+    assert [one for one in violations(opened.page, axe) if one["impact"] in GRAVE] == []
 
 
 def test_axe_sees_a_mistake(browser: Browser, axe: str) -> None:
@@ -88,7 +78,6 @@ def test_headings_come_in_order(opened: Visit) -> None:
     levels = opened.page.locator("main :is(h1, h2, h3, h4, h5, h6)").evaluate_all(
         "all => all.filter(one => one.checkVisibility()).map(one => Number(one.tagName[1]))"
     )
-    levels = [level for level in levels if level]
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(b <= a + 1 for a, b in pairwise(levels)), "a level is skipped"
@@ -102,32 +91,37 @@ FOCUS = """() => {
 }"""
 
 
-@pytest.mark.parametrize("look", ["desktop", "dark"])
-@pytest.mark.parametrize("name", [PAGES[0], PAGES[-1]])
-def test_the_focus_is_seen_wherever_the_tab_key_leads(browser: Browser, address: str, name: str, look: str) -> None:
-    opened = visit(browser, address, name, look)
-    try:
-        seen = []
-        for _ in range(40):
-            opened.page.keyboard.press("Tab")
-            seen.append(opened.page.evaluate(FOCUS))
-        assert len({one["what"] for one in seen}) > 20
-        assert [one["what"] for one in seen if one["shown"] and not one["body"] and not one["seen"]] == []
-    finally:
-        opened.page.close()
+def check_focus(page: Page) -> None:
+    """The focus is visible on each of the first 40 stops of the tab key."""
+    page.evaluate("document.activeElement.blur(), window.getSelection().collapse(document.body, 0), scrollTo(0, 0)")
+    seen = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        stand_still(page)
+        seen.append(page.evaluate(FOCUS))
+    assert len({one["what"] for one in seen}) > 20
+    assert [one["what"] for one in seen if one["shown"] and not one["body"] and not one["seen"]] == []
 
 
-def test_who_asks_for_less_motion_gets_still_pictures(browser: Browser, address: str) -> None:
-    films = 0
-    for name in PAGES:
-        page = browser.new_page(**LOOKS["desktop"], reduced_motion="reduce")
-        page.goto(f"{address}/{name}.html", wait_until="load")
-        shown = page.locator("article img").evaluate_all(
-            "all => Promise.all(all.map((one) => { one.loading = 'eager'; "
-            "return one.decode().catch(() => {}).then(() => [one.getAttribute('src'), one.currentSrc]); }))"
-        )
-        page.close()
-        films += sum(source.endswith(".gif") for source, _ in shown)
-        assert [current for _, current in shown if current.endswith(".gif")] == []
-        assert all(current.endswith("-still.png") for source, current in shown if source.endswith(".gif"))
-    assert films > 0, "no page has a film, so nothing was tested"
+@on([PAGES[0], PAGES[-1]])
+def test_the_focus_is_visible(opened: Visit) -> None:
+    check_focus(opened.page)
+
+
+@on([PAGES[0], PAGES[-1]], "dark")
+def test_the_focus_is_visible_in_the_dark_theme(opened: Visit) -> None:
+    check_focus(opened.page)
+
+
+def test_some_page_has_a_film(address: str) -> None:
+    assert FILMS, "no page has a film, so the next test sees nothing"
+
+
+@on(FILMS, "still")
+def test_films_stand_still_for_who_prefers_less_motion(opened: Visit) -> None:
+    unfold(opened.page)
+    shown = opened.page.locator("article img").evaluate_all(
+        "all => all.map((one) => [one.getAttribute('src'), one.currentSrc])"
+    )
+    films = [current for source, current in shown if source.endswith(".gif")]
+    assert films and all(current.endswith("-still.png") for current in films)

@@ -1,27 +1,22 @@
-"""The playground in the built book: the networks run in Chromium, and what they draw is what PyTorch draws.
+"""The playground in the built book: the networks run in Chromium and make the digits that PyTorch makes.
 
-Everything here happens as it does for a reader: the page's own scripts, worker and files, on a server that knows
-nothing special. PyTorch gets the noise that the browser made and has to reach the same digits.
+The page's own scripts, worker and files run as they do for a reader. PyTorch gets the browser's noise.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from browsing import HTML, PAGES, Visit, on, visit
+from browsing import HTML, PAGES, Visit, on, stand_still, visit
 from playwright.sync_api import Browser, Locator, Page, expect
 from torch import Tensor
 
-from fm_core import ResidualUNet, UNet, build_model, load_pretrained, paced_grid, solve, uniform_grid
-from fm_book.experiments.export import export_onnx
-from fm_core.plotting import PACINGS
+from fm_core import UNet, load_pretrained, paced_grid, solve, uniform_grid
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=60_000)
@@ -34,15 +29,16 @@ FILES = "**/_static/local/networks/*.onnx"
 # Runs networks with the page's own engine. Arguments as in engine.js; answers with the last state of each network.
 RUN = """async ({ networks, digits, seed, steps, method, pacing, start }) => {
   const module = (name) => import(new URL(`../_static/playground/${name}.js`, location.href).href);
-  const [{ Engine }, { pacedGrid }, { normals }, { PACINGS }] =
-    await Promise.all(["engine", "solvers", "noise", "pacing"].map(module));
+  const [{ Engine }, { interpolate, pacedGrid }, { normals }] =
+    await Promise.all(["engine", "rungekutta", "noise"].map(module));
   window.engine ??= new Engine(new URL("../_static/local/playground.json", location.href));
+  const { tableaux, pacings } = await engine.files();
   await engine.load(networks);
   const x = normals(digits * 784, seed);
   const last = {};
   const begin = performance.now();
-  const grid = pacedGrid(steps, PACINGS[pacing], start, 1);
-  await engine.run({ networks, x, grid, method }, (state) => { last[state.network] = state; });
+  const grid = pacedGrid(steps, interpolate(pacings[pacing]), start, 1);
+  await engine.run({ networks, x, grid, tableau: tableaux[method] }, (state) => { last[state.network] = state; });
   const seconds = (performance.now() - begin) / 1000;
   const drawn = Object.entries(last).map(([name, { x, velocity, nfe, milliseconds }]) =>
     [name, { x: [...x], velocity: [...velocity], nfe, milliseconds }]);
@@ -87,7 +83,7 @@ def test_the_browser_draws_what_pytorch_draws(lab: Page, name: str, record_prope
 @pytest.mark.parametrize(("method", "pacing"), [("heun", "quadratic"), ("rk4", "logarithmic")])
 def test_solvers_and_paced_grids_agree_too(lab: Page, method: str, pacing: str) -> None:
     found = run(lab, "residual", method=method, pacing=pacing, steps=5, digits=2, start=0.25)
-    grid = paced_grid(5, PACINGS[pacing], start=0.25)
+    grid = paced_grid(5, pacing, start=0.25)
     assert error(found, "residual", load_pretrained("residual"), grid, method) < 1e-4
 
 
@@ -95,53 +91,6 @@ def test_both_networks_start_from_the_same_noise(lab: Page) -> None:
     found = run(lab, "residual", "base", digits=1, steps=2)
     for name in ("residual", "base"):
         assert error(found, name, load_pretrained(name), uniform_grid(2)) < 1e-4
-
-
-def rough(network: UNet) -> UNet:
-    """The network with every parameter moved a little, so that none is a half-precision number any more."""
-    rough = build_model("residual", **network.config).eval()
-    rough.load_state_dict(network.state_dict())
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in rough.parameters():
-            parameter.mul_(1 + 1e-3 * torch.randn(parameter.shape, generator=generator))
-    return rough
-
-
-@pytest.mark.parametrize("half", [False, True], ids=["full precision", "half precision"])
-def test_weights_that_half_precision_would_round(browser: Browser, address: str, half: bool, tmp_path: Path) -> None:
-    network = rough(load_pretrained("residual"))
-    file = tmp_path / "residual.onnx"
-    file.write_bytes(export_onnx(network, half=half))
-    if half:  # what the file holds is compared, not what was there before
-        network = rounded(network)
-    seen = visit(browser, address, PLAYGROUND)
-    serve_instead(seen.page, file)
-    try:
-        assert error(run(seen.page, "residual"), "residual", network, uniform_grid(STEPS)) < (1e-3 if half else 1e-4)
-    finally:
-        seen.page.close()
-
-
-def rounded(network: UNet) -> UNet:
-    """The network as `export_onnx` stores it in half precision: scales and shifts of norms are kept as they are."""
-    half = ResidualUNet(**network.config).eval()
-    kept = {name for name in network.state_dict() if "norm" in name}
-    half.load_state_dict({k: v if k in kept else v.half().float() for k, v in network.state_dict().items()})
-    return half
-
-
-def serve_instead(page: Page, file: Path) -> None:
-    """Let the page find another network, and another hash of it in the list of files."""
-    import playground
-
-    def listed(route: Any) -> None:
-        files = route.fetch().json()
-        files["networks"]["residual"]["integrity"] = playground.integrity(file.read_bytes())
-        route.fulfill(json=files)
-
-    page.route("**/playground.json", listed)
-    page.route(FILES, lambda route: route.fulfill(path=file))
 
 
 def test_four_digits_take_seconds_on_one_thread(lab: Page, record_property: Any) -> None:
@@ -181,17 +130,12 @@ def pixels(canvas: Locator) -> list[int]:
     )
 
 
-def test_the_page_loads_the_runtime_only_when_asked(seen: Visit) -> None:
-    asked: list[str] = []
-    seen.page.on("request", lambda request: asked.append(request.url))
-    seen.page.reload(wait_until="networkidle")
-    assert not [url for url in asked if re.search(r"onnx|\.wasm|worker", url)]
-    expect(part(seen.page, "go")).to_have_text(re.compile(r"Load the networks \(\d\.\d MB\)"))
-    assert "Four digits" not in part(seen.page, "status").inner_text()
-
-
 def test_a_reader_generates_and_looks_back(seen: Visit) -> None:
     page = seen.page
+    assert not [file for file in seen.files if re.search(r"onnx|\.wasm|worker", file.name)], (
+        "loaded before it is asked for"
+    )
+    expect(part(page, "go")).to_have_text(re.compile(r"Load the networks \(\d\.\d MB\)"))
     canvas = section(page).locator("canvas").first
     noise = pixels(canvas)
     expect(moment(page)).to_be_disabled()
@@ -213,18 +157,12 @@ def test_a_reader_generates_and_looks_back(seen: Visit) -> None:
         section(page).get_by_role("radio", name=view).check(force=True)
         assert pixels(canvas) != before
     expect(section(page).locator(".playground-note")).to_contain_text("Red: ink arrives.")
-    assert seen.troubles == []
-
-
-def test_new_noise_gives_new_digits(seen: Visit) -> None:
-    page = seen.page
-    part(page, "go").click()
-    expect(part(page, "status")).to_contain_text("NFE 20")
-    first = pixels(section(page).locator("canvas").first)
+    section(page).get_by_role("radio", name="digits").check(force=True)
     part(page, "go").click()
     expect(part(page, "status")).to_have_text("Running.")
     expect(part(page, "status")).to_contain_text("NFE 20")
-    assert pixels(section(page).locator("canvas").first) != first
+    assert pixels(canvas) != digits, "other noise gives other digits"
+    assert seen.troubles == []
 
 
 def test_settings_are_shown_at_once_and_run_once_the_networks_are_there(seen: Visit) -> None:
@@ -258,14 +196,16 @@ def test_a_run_can_be_stopped(seen: Visit) -> None:
     expect(section(page).locator(".playground-numbers").last).to_contain_text("NFE")  # both have made a step
     expect(part(page, "progress")).to_be_visible()
     pressed = time.monotonic()
-    part(page, "stop").click()
+    part(page, "stop").focus()
+    page.keyboard.press("Enter")
     expect(part(page, "status")).to_contain_text("Stopped")
     assert time.monotonic() - pressed < 10
     assert 0 < int(moment(page).get_attribute("max")) < 64
     expect(part(page, "stop")).to_be_hidden()
     expect(part(page, "progress")).to_be_hidden()
     standing = page.evaluate("document.querySelectorAll('.playground-numbers')[0].textContent")
-    page.wait_for_timeout(1000)
+    expect(part(page, "go")).to_be_focused()  # a hidden button cannot keep the focus
+    page.wait_for_timeout(500)  # nothing to wait for: no further state may arrive
     assert page.evaluate("document.querySelectorAll('.playground-numbers')[0].textContent") == standing
 
 
@@ -297,6 +237,7 @@ def test_everything_works_from_the_keyboard(seen: Visit) -> None:
     reached = []
     for _ in range(14):
         page.keyboard.press("Tab")
+        stand_still(page)
         reached.append(
             page.evaluate("document.activeElement.getAttribute('aria-label') ?? document.activeElement.name")
         )
@@ -326,17 +267,6 @@ def test_everything_works_from_the_keyboard(seen: Visit) -> None:
     ]
 
 
-def test_the_keyboard_keeps_its_place_when_the_stop_button_goes(seen: Visit) -> None:
-    page = seen.page
-    section(page).get_by_role("slider", name="Steps").fill("64")
-    part(page, "go").click()
-    expect(part(page, "stop")).to_be_visible()
-    part(page, "stop").focus()
-    page.keyboard.press("Enter")
-    expect(part(page, "status")).to_contain_text("Stopped")
-    expect(part(page, "go")).to_be_focused()
-
-
 def test_a_drawing_is_finished(seen: Visit) -> None:
     page = seen.page
     canvas = section(page, "drawing").locator(".playground-panels canvas").first
@@ -363,14 +293,12 @@ def test_a_drawing_is_finished(seen: Visit) -> None:
 
 def test_one_button_on_the_first_page(browser: Browser, address: str) -> None:
     seen = visit(browser, address, INDEX)
-    try:
-        expect(part(seen.page, "go", "first")).to_have_text(re.compile(r"Load the network \(\d\.\d MB\)"))
-        part(seen.page, "go", "first").click()
-        expect(part(seen.page, "status", "first")).to_contain_text("20 Euler steps, NFE 20")
-        expect(part(seen.page, "go", "first")).to_have_text("Four new digits")
-        assert seen.troubles == []
-    finally:
-        seen.page.close()
+    expect(part(seen.page, "go", "first")).to_have_text(re.compile(r"Load the network \(\d\.\d MB\)"))
+    part(seen.page, "go", "first").click()
+    expect(part(seen.page, "status", "first")).to_contain_text("20 Euler steps, NFE 20")
+    expect(part(seen.page, "go", "first")).to_have_text("Four new digits")
+    assert seen.troubles == []
+    seen.page.close()
 
 
 @on([PLAYGROUND], "still")
@@ -394,6 +322,7 @@ def test_a_phone_shows_the_digits_without_scrolling_sideways(opened: Visit) -> N
     page = opened.page
     part(page, "go").click()
     expect(part(page, "status")).to_contain_text("NFE 20")
+    stand_still(page)
     for view in ("with arrows", "velocity"):
         section(page).get_by_role("radio", name=view).check(force=True)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -431,40 +360,42 @@ def test_a_network_that_is_not_the_one_listed_is_refused(seen: Visit) -> None:
     expect(part(seen.page, "why")).to_contain_text("is not the one that belongs here")
 
 
+@pytest.fixture
+def fresh(browser: Browser, address: str) -> Iterator[Page]:
+    """A page that has not opened anything."""
+    page = browser.new_page()
+    yield page
+    page.close()
+
+
+def check_reason(page: Page, address: str, reason: str) -> None:
+    """Every part of the playground says why it does not run; the first one shows the recorded film."""
+    page.goto(f"{address}/{PLAYGROUND}.html")
+    for name in ("digits", "drawing"):
+        expect(part(page, "why", name)).to_contain_text(reason)
+    assert part(page, "why").locator("img").evaluate("one => one.decode().then(() => one.naturalWidth)") > 100
+
+
 @pytest.mark.parametrize(
     ("script", "reason"),
     [("delete window.WebAssembly", "has no WebAssembly"), ("delete window.Worker", "has no web workers")],
 )
-def test_a_browser_that_lacks_something_is_told(browser: Browser, address: str, script: str, reason: str) -> None:
-    page = browser.new_page()
-    page.add_init_script(script)
-    try:
-        page.goto(f"{address}/{PLAYGROUND}.html")
-        expect(part(page, "why")).to_contain_text(reason)
-        expect(part(page, "why").locator("img")).to_be_visible()
-    finally:
-        page.close()
+def test_a_browser_that_lacks_something_is_told(fresh: Page, address: str, script: str, reason: str) -> None:
+    fresh.add_init_script(script)
+    check_reason(fresh, address, reason)
 
 
-def test_a_build_without_networks_says_so(browser: Browser, address: str) -> None:
-    page = browser.new_page()
-    page.route("**/playground.json", lambda route: route.fulfill(status=404))
-    try:
-        page.goto(f"{address}/{PLAYGROUND}.html")
-        expect(part(page, "why")).to_contain_text("playground.json could not be fetched: the server answered 404")
-    finally:
-        page.close()
+def test_a_build_without_networks_says_so(fresh: Page, address: str) -> None:
+    fresh.route("**/playground.json", lambda route: route.fulfill(status=404))
+    check_reason(fresh, address, "playground.json could not be fetched: the server answered 404")
 
 
-def test_a_page_opened_as_a_file_says_how_to_serve_it(browser: Browser, address: str, tmp_path: Path) -> None:
-    copied = tmp_path / "html"
-    shutil.copytree(HTML, copied, ignore=shutil.ignore_patterns("mathjax", "_images", "*.ipynb"))
-    page = browser.new_page()
-    try:
-        page.goto((copied / f"{PLAYGROUND}.html").as_uri())
-        expect(part(page, "why")).to_contain_text("opened as a file")
-        expect(part(page, "why")).to_contain_text("http.server")
-        assert part(page, "why").locator("img").evaluate("one => one.decode().then(() => one.naturalWidth)") > 100
-        expect(part(page, "why", "drawing")).to_be_visible()
-    finally:
-        page.close()
+def test_a_server_that_sends_scripts_as_text_is_named_with_the_one_that_works(fresh: Page, address: str) -> None:
+    fresh.route("**/ui.js", lambda route: route.fulfill(response=route.fetch(), content_type="text/plain"))
+    check_reason(fresh, address, "sends scripts as text/plain, and browsers run no such modules")
+    expect(part(fresh, "why")).to_contain_text("python3 run.py serve")
+
+
+def test_a_page_opened_as_a_file_says_how_to_serve_it(fresh: Page, address: str) -> None:
+    check_reason(fresh, HTML.as_uri(), "opened as a file")
+    expect(part(fresh, "why")).to_contain_text("python3 run.py serve")

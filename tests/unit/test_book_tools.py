@@ -63,7 +63,7 @@ def test_serve_sends_modules_with_their_type_and_stops_quietly(checkout: Path) -
         for name, kind in types.items():
             with urlopen(address + name, timeout=20) as answer:
                 assert answer.headers["Content-Type"].startswith(kind)
-                assert answer.headers["Cache-Control"] == "no-store"
+                assert answer.headers["Cache-Control"] == "no-cache"
         serve.send_signal(signal.SIGINT)
         assert (serve.wait(timeout=20), serve.stderr.read()) == (0, "")
 
