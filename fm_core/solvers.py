@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm  # text on stderr: a widget would leave a dead bar in a built page
 
 from fm_core._checks import check_choice, check_count, check_number, missing_extra
 from fm_core.pacing import Pacing, pacing_function
