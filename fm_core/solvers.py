@@ -235,10 +235,12 @@ def _dopri5(
         from torchdiffeq import odeint
     except ImportError as error:
         raise missing_extra("method='dopri5'", "adaptive") from error
-    low, high = sorted((grid[0].item(), grid[-1].item()))
+    low, high, nfe = *sorted((grid[0].item(), grid[-1].item())), 0
     bar = tqdm(disable=progress is False, delay=0 if progress else 1.0, unit="evaluation", leave=bool(progress))
 
     def func(s: Tensor, y: Tensor) -> Tensor:
+        nonlocal nfe
+        nfe += 1
         bar.update()
         return evaluate(velocity, y, s.clamp(low, high))  # the first guess may overshoot
 
@@ -247,12 +249,12 @@ def _dopri5(
         states = odeint(func, x, grid.to(x.device), rtol=rtol, atol=atol, method="dopri5", options=options)
     except AssertionError as error:
         raise RuntimeError(
-            f"dopri5: expected a step that meets rtol={rtol:g}, atol={atol:g}, got {error} after {bar.n} evaluations. "
+            f"dopri5: expected a step that meets rtol={rtol:g}, atol={atol:g}, got {error} after {nfe} evaluations. "
             "Check that the velocity is finite, or raise the tolerances."
         ) from error
     finally:
         bar.close()
-    return torch.as_tensor(states), int(bar.n)
+    return torch.as_tensor(states), nfe
 
 
 def evaluate(velocity: Velocity, x: Tensor, t: Tensor) -> Tensor:

@@ -426,6 +426,18 @@ def test_grad_mode_is_off_inside_and_restored(name):
         assert not torch.is_grad_enabled()
 
 
+@pytest.mark.parametrize("progress", [False, None, True])
+def test_adaptive_evaluations_are_counted_whether_a_bar_is_shown_or_not(progress):
+    calls = []
+
+    def velocity(x, t):
+        calls.append(t)
+        return -x
+
+    _, nfe = integrate(velocity, torch.ones(2), [0.0, 1.0], method="dopri5", progress=progress)
+    assert nfe == len(calls) > 5
+
+
 # --- grids ------------------------------------------------------------------------------------------------------------
 
 
