@@ -1,7 +1,7 @@
 """The lists of the page *Reproduce*: each record and each figure with its command and cost.
 
-Records come from `book/fm_book/results`, figures and run times from the notebooks, and the use of a record from the pages
-that name it. A page gets a list by the directive `reproduction` and its name, `records` or `figures`.
+Records come from `book/fm_book/results`, figures and run times from the notebooks, and the use of a record from the
+pages that name it. A page gets a list by the directive `reproduction` and its name, `records` or `figures`.
 """
 
 from __future__ import annotations

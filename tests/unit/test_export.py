@@ -79,9 +79,7 @@ def test_a_parameter_beyond_half_precision_is_refused() -> None:
     model = ResidualUNet((8,), time_dim=8).eval()
     with torch.no_grad():
         model.stem.weight[0, 0, 0, 0] = 1e5
-    with pytest.raises(
-        ValueError, match=r"stem.weight: expected values up to 65504, .* got 100000"
-    ):
+    with pytest.raises(ValueError, match=r"stem.weight: expected values up to 65504, .* got 100000"):
         export_onnx(model)
 
 
