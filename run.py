@@ -65,7 +65,7 @@ def test(*words):
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Files that are asked for anew each time, scripts with the type that browsers ask of modules, whatever this system's registry says."""
+    """Files revalidated at each request, and scripts typed as browsers ask of modules, on every system."""
 
     extensions_map = SimpleHTTPRequestHandler.extensions_map | TYPES
 

@@ -1,10 +1,10 @@
-"""Draw the book's logo and the card that stands for it where it is linked.
+"""Draw the book's logo, and the card shown where the book is linked.
 
     python tools/pictures.py           writes book/_static/logo.svg and book/_static/card.png
 
-The logo is a small piece of the book: the exact flow of chapter 4, on a line instead of in a plane. Six particles
-start at the quantiles of a Gaussian, on the left, and are led to a data set of two points, on the right. It stands on a
-dark ground of its own, so that it is the same in both themes. The card shows the last frame of `book/_static/hero.gif`.
+The logo is the exact flow of chapter 4 in one dimension: six particles from the quantiles of a Gaussian, on the left,
+to a data set of two points, on the right. Its ground is dark in both themes. The card shows the last frame of
+`book/_static/hero.gif`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ STATIC = ROOT / "book" / "_static"
 GROUND, INK, QUIET = "#171a21", "#ffffff", "#b8bec9"
 UP, DOWN = "#ff9e64", "#6ab7f5"  # paths that end in the upper point, and in the lower
 SIDE, LEFT, RIGHT, SCALE = 64, 10, 50, 13.5  # of the logo, in its own units
-DATA = 1.35  # the two points lie at plus and minus this
+DATA = 1.35  # the two points are at plus and minus this
 TITLE, LINE = "Flow Matching by Doing", "Noise becomes handwriting, one small step at a time."
 
 
 def paths(count: int = 6, steps: int = 200) -> tuple[np.ndarray, np.ndarray]:
-    """Times ``(T,)`` and states ``(T, count)`` of particles led from a Gaussian to two points."""
+    """Times ``(T,)`` and states ``(T, count)`` of particles that flow from a Gaussian to two points."""
     share = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     noise = torch.distributions.Normal(0.0, 1.0).icdf(share)[:, None]
     velocity = ExactVelocity(torch.tensor([[DATA], [-DATA]], dtype=torch.float64), std=0.03)
@@ -44,8 +44,8 @@ def logo() -> str:
     lines = []
     for path in states.T:
         color = UP if path[-1] > 0 else DOWN
-        places = zip(LEFT + (RIGHT - LEFT) * times[::10], SIDE / 2 - SCALE * path[::10], strict=True)
-        lines.append(f'<polyline stroke="{color}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}"/>')
+        positions = zip(LEFT + (RIGHT - LEFT) * times[::10], SIDE / 2 - SCALE * path[::10], strict=True)
+        lines.append(f'<polyline stroke="{color}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in positions)}"/>')
     ends = "".join(
         f'<circle cx="{RIGHT}" cy="{SIDE / 2 - sign * SCALE * DATA:.1f}" r="6.5" fill="{color}"/>'
         for sign, color in ((1, UP), (-1, DOWN))

@@ -1,4 +1,4 @@
-"""The learned field in the plane, as a notebook's output in Chromium: clicked, keyed, scrubbed, compared with PyTorch.
+"""The live field as a notebook's output in Chromium: mouse, keyboard, slider, and PyTorch's states to compare with.
 
 The output needs no server, so these tests open it as a file; they need no built book.
 """

@@ -13,9 +13,9 @@ import ipywidgets
 import numpy as np
 import pytest
 import torch
-from fm_book.figures.path_grid import path_slider
 from PIL import Image
 
+from fm_book.figures.path_grid import path_slider
 from fm_core import plotting
 from fm_core.sliders import (
     compare_slider,
