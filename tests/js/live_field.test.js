@@ -21,7 +21,10 @@ test("particles arrive where fm_core's RK4 takes them", async () => {
 });
 
 test("an unknown layer is refused by name", () => {
-  assert.throws(() => readNetwork({ layers: [{ kind: "maxout" }] }), /layer: expected one of linear, tanh, .* got maxout/);
+  assert.throws(
+    () => readNetwork({ layers: [{ kind: "maxout" }] }),
+    /layer: expected one of linear, tanh, .* got maxout/,
+  );
 });
 
 test("dropped points lie around the point that was clicked", () => {

@@ -6,7 +6,9 @@ import { readFileSync } from "node:fs";
 
 const file = process.env.FM_JS_REFERENCE;
 if (!file) {
-  throw new Error("Run these tests by `python -m pytest tests/unit/test_javascript.py`, which computes their reference.");
+  throw new Error(
+    "Run these tests by `python -m pytest tests/unit/test_javascript.py`, which computes their reference.",
+  );
 }
 export const reference = JSON.parse(readFileSync(file, "utf8"));
 
