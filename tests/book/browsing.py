@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,5 +117,6 @@ def visit(browser: Browser, address: str, name: str, look: str = "desktop") -> V
 
 def on(pages: list[str], look: str = "desktop") -> pytest.MarkDecorator:
     """Run a test on each page; its argument `opened` is a visit that all tests of the page in this look share."""
-    values = [pytest.param((page, look), marks=pytest.mark.xdist_group(f"{page}, {look}"), id=page) for page in pages]
+    names = [sys.intern(f"{page}, {look}") for page in pages]  # pytest shares what is asked for by the same object
+    values = [pytest.param(name, marks=pytest.mark.xdist_group(name), id=name) for name in names]
     return pytest.mark.parametrize("opened", values, indirect=True)

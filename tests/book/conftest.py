@@ -56,6 +56,6 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def opened(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
     """A page in one of its looks, opened once for all tests of it; the browser shows one page at a time."""
-    seen = visit(browser, address, *request.param)
+    seen = visit(browser, address, *request.param.split(", "))
     yield seen
     seen.page.close()
