@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,6 @@ LOOKS: dict[str, dict[str, Any]] = {
     "phone": {"viewport": PHONE, "color_scheme": "light"},
     "without scripts": {"viewport": DESKTOP, "java_script_enabled": False},
     "still": {"viewport": DESKTOP, "color_scheme": "light", "reduced_motion": "reduce"},
-    "print": {"viewport": DESKTOP, "color_scheme": "light"},
 }
 
 # Fonts and formulas are there, animations and transitions are at their end, and two frames pass without a new one.
@@ -70,6 +71,37 @@ def unfold(page: Page) -> None:
     stand_still(page)
 
 
+@contextmanager
+def in_the_dark(page: Page) -> Iterator[None]:
+    """The page after the reader's system has changed to its dark theme."""
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    stand_still(page)
+    yield
+    page.emulate_media(color_scheme="light")
+    stand_still(page)
+
+
+@contextmanager
+def on_a_phone(page: Page) -> Iterator[None]:
+    """The page in the width of a phone."""
+    page.set_viewport_size(PHONE)
+    stand_still(page)
+    yield
+    page.set_viewport_size(DESKTOP)
+    stand_still(page)
+
+
+@contextmanager
+def on_paper(page: Page) -> Iterator[None]:
+    """The page as it is printed."""
+    page.emulate_media(media="print")
+    stand_still(page)
+    yield
+    page.emulate_media(media="screen")
+    stand_still(page)
+
+
 @dataclass
 class Visit:
     """A page, the files that it loaded by itself, and all that went wrong while it was open."""
@@ -84,8 +116,6 @@ def visit(browser: Browser, address: str, name: str, look: str = "desktop") -> V
     """Open a page, refuse whatever is not part of the book, and record troubles."""
     page = browser.new_page(**LOOKS[look])
     page.set_default_timeout(TIMEOUT)
-    if look == "print":
-        page.emulate_media(media="print")
     seen, files = Visit(page, name), []
 
     def decide(route: Route) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from browsing import CONTENTS, HTML, OTHER_PAGES, PAGES, ROOT, Visit, on, unfold, visit
+from browsing import CONTENTS, HTML, OTHER_PAGES, PAGES, ROOT, Visit, on, on_a_phone, unfold, visit
 from playwright.sync_api import Browser
 from theme_settings import repository
 
@@ -19,7 +19,7 @@ def test_the_page_needs_no_network_and_makes_no_error(opened: Visit) -> None:
     assert opened.troubles == []
 
 
-@on(PAGES, "dark")
+@on([PAGES[0], PAGES[-1]], "dark")
 def test_the_dark_theme_makes_no_error(opened: Visit) -> None:
     unfold(opened.page)
     assert opened.troubles == []
@@ -47,38 +47,40 @@ def test_images_are_there_and_described(opened: Visit) -> None:
     assert len(texts) == len(set(texts)), "two images of a page have the same alt text"
 
 
-@on(PAGES, "phone")
-def test_no_image_is_distorted(opened: Visit) -> None:
+@on(PAGES)
+def test_no_image_is_distorted_on_a_phone(opened: Visit) -> None:
     unfold(opened.page)
-    shapes = opened.page.locator("article img").evaluate_all(
-        """all => all.filter(one => one.naturalWidth && one.clientWidth).map(one => {
-          const style = getComputedStyle(one);
-          const width = one.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
-          const height = one.clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom);
-          return [one.alt.slice(0, 60), height / width, one.naturalHeight / one.naturalWidth];
-        })"""
-    )
+    with on_a_phone(opened.page):
+        shapes = opened.page.locator("article img").evaluate_all(
+            """all => all.filter(one => one.naturalWidth && one.clientWidth).map(one => {
+              const style = getComputedStyle(one);
+              const width = one.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+              const height = one.clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom);
+              return [one.alt.slice(0, 60), height / width, one.naturalHeight / one.naturalWidth];
+            })"""
+        )
     assert [shape for shape in shapes if abs(shape[1] / shape[2] - 1) > 0.03] == []
 
 
-@on(PAGES, "phone")
+@on(PAGES)
 def test_a_phone_does_not_scroll_sideways(opened: Visit) -> None:
     unfold(opened.page)
-    width, wide = opened.page.evaluate(
-        """() => {
-          const width = document.documentElement.clientWidth;
-          const hidden = (one) => one.closest('.bd-sidebar-primary, .bd-sidebar-secondary') !== null;
-          const clipped = (one) => {
-            for (let up = one.parentElement; up; up = up.parentElement)
-              if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(up).overflowX) && up !== document.body)
-                return true;
-            return false;
-          };
-          const wide = [...document.querySelectorAll('article *')].filter((one) =>
-            one.getBoundingClientRect().right > width + 1 && !hidden(one) && !clipped(one));
-          return [[width, document.documentElement.scrollWidth], wide.map((one) => one.outerHTML.slice(0, 120))];
-        }"""
-    )
+    with on_a_phone(opened.page):
+        width, wide = opened.page.evaluate(
+            """() => {
+              const width = document.documentElement.clientWidth;
+              const hidden = (one) => one.closest('.bd-sidebar-primary, .bd-sidebar-secondary') !== null;
+              const clipped = (one) => {
+                for (let up = one.parentElement; up; up = up.parentElement)
+                  if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(up).overflowX) && up !== document.body)
+                    return true;
+                return false;
+              };
+              const wide = [...document.querySelectorAll('article *')].filter((one) =>
+                one.getBoundingClientRect().right > width + 1 && !hidden(one) && !clipped(one));
+              return [[width, document.documentElement.scrollWidth], wide.map((one) => one.outerHTML.slice(0, 120))];
+            }"""
+        )
     assert wide == []
     assert width[1] <= width[0]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from browsing import HTML, PAGES, PHONE, ROOT, Visit, on, stand_still
+from browsing import HTML, PAGES, PHONE, ROOT, Visit, in_the_dark, on, on_a_phone, on_paper, stand_still
 from playwright.sync_api import Locator
 
 pytestmark = pytest.mark.browser
@@ -118,8 +118,8 @@ def test_the_keyboard_moves_the_picture(opened: Visit) -> None:
             if key == "End":
                 stand_still(opened.page)
                 assert slider.locator("img").screenshot() != shown
-        assert times[0] < times[1] < times[2] < times[3] < times[4] > times[5] > times[6] == times[0]
-        assert len(set(pictures)) == 6 and pictures[0] == pictures[6]
+        assert times[0] < times[1] < times[2] <= times[3] <= times[4] > times[5] > times[6] == times[0]
+        assert len(set(pictures)) == len(set(times)), "one picture for each t"
 
 
 @on(list(SLIDERS))
@@ -198,19 +198,17 @@ def test_moving_makes_no_error_and_leaves_the_formulas(opened: Visit) -> None:
     assert opened.troubles == []
 
 
-@on(list(SLIDERS), "phone")
+@on(list(SLIDERS))
 def test_a_slider_fits_a_phone(opened: Visit) -> None:
-    for slider in sliders(opened):
-        for part in (".widget-play", ".widget-slider", ".widget-readout", "img"):
-            box = slider.locator(part).first.bounding_box()
-            assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"] + 0.5, part
-        assert slider.locator(".noUi-target").bounding_box()["width"] > 120
-        assert slider.locator(".noUi-handle").bounding_box()["width"] >= 20
-        before = look(slider)
-        slider.locator("[role=slider]").press("End")
-        assert look(slider)["picture"] != before["picture"]
-    wide = opened.page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-    assert wide[0] <= wide[1]
+    with on_a_phone(opened.page):
+        for slider in sliders(opened):
+            for part in (".widget-play", ".widget-slider", ".widget-readout", "img"):
+                box = slider.locator(part).first.bounding_box()
+                assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"] + 0.5, part
+            assert slider.locator(".noUi-target").bounding_box()["width"] > 120
+            assert slider.locator(".noUi-handle").bounding_box()["width"] >= 20
+        wide = opened.page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert wide[0] <= wide[1]
 
 
 def check_contrasts(opened: Visit) -> None:
@@ -255,9 +253,10 @@ def test_label_readout_and_handle_have_contrast(opened: Visit) -> None:
     check_contrasts(opened)
 
 
-@on(list(SLIDERS), "dark")
+@on(list(SLIDERS))
 def test_label_readout_and_handle_have_contrast_in_the_dark_theme(opened: Visit) -> None:
-    check_contrasts(opened)
+    with in_the_dark(opened.page):
+        check_contrasts(opened)
 
 
 @on(list(SLIDERS))
@@ -287,10 +286,11 @@ def test_without_scripts_a_filmstrip_stands_there(opened: Visit) -> None:
     check_filmstrips(opened)
 
 
-@on(list(SLIDERS), "print")
+@on(list(SLIDERS))
 def test_on_paper_a_filmstrip_stands_there(opened: Visit) -> None:
     sliders(opened)
-    check_filmstrips(opened)
+    with on_paper(opened.page):
+        check_filmstrips(opened)
 
 
 def weights(text: str) -> list[int]:
