@@ -27,6 +27,7 @@ from fm_core.checkpoints import CheckpointError, describe, load_checkpoint, save
 from fm_core.data import Digits, fingerprint
 from fm_core.environment import provenance, resolve_device
 from fm_core.losses import flow_matching_loss, validation_loss
+from fm_core.models import count_parameters
 from fm_core.paths import draw_noise
 from fm_core.solvers import Trajectory, solve, uniform_grid
 from fm_core.tracking import NullTracker, Tracker
@@ -205,7 +206,7 @@ def train(
         **{f"version.{name}": value for name, value in made_with["versions"].items()},
         "data_source": train_set.source,
         "autocast": "bfloat16" if bfloat16 else "off",
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": count_parameters(model),
         "steps": config.steps,
     }
     if run.step < config.steps:  # a finished run is only read
