@@ -32,7 +32,7 @@ from fm_core.paths import draw_noise
 from fm_core.solvers import Trajectory, solve, uniform_grid
 from fm_core.tracking import NullTracker, Tracker
 
-__all__ = ["Callback", "Loss", "TrainConfig", "TrainResult", "learning_rate", "train"]
+__all__ = ["Callback", "Loss", "TrainConfig", "TrainResult", "learning_rate", "loss_name", "train"]
 
 SNAPSHOT_SEED, SNAPSHOT_SAMPLES, SNAPSHOT_STEPS = 4321, 8, 20
 
@@ -194,7 +194,8 @@ def train(
     _check_velocity(model, train_set.images[:2])
 
     run = _State(model, config, device)
-    recipe = {**asdict(config), **describe(model), "loss": _name(loss), "data_sha256": fingerprint(train_set.images)}
+    recipe = {**asdict(config), **describe(model), "loss": loss_name(loss)}
+    recipe["data_sha256"] = fingerprint(train_set.images)
     file = out / "checkpoint.safetensors"
     resumed_at = run.load(file, recipe)
     tracker = tracker or NullTracker()
@@ -434,7 +435,7 @@ def _check_velocity(model: nn.Module, x: Tensor) -> None:
         raise ValueError(f"model: expected model(x, t) of the shape of x, {tuple(x.shape)}, got {got}.")
 
 
-def _name(loss: Loss) -> str:
+def loss_name(loss: Loss) -> str:
     """What a checkpoint remembers of the loss: the function's name, with what a partial binds."""
     inner, bound = getattr(loss, "func", loss), getattr(loss, "keywords", {})
     name = getattr(inner, "__qualname__", type(inner).__name__)

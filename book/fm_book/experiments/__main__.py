@@ -12,6 +12,8 @@ from fm_book.experiments.classifier import TrainClassifier
 from fm_book.experiments.compare import Compare
 from fm_book.experiments.export import Export
 from fm_book.experiments.publish import TrainPublished
+from fm_book.experiments.queue import Queue
+from fm_book.experiments.recipes import Recipes
 
 EXPERIMENTS = {
     "train-published": TrainPublished,
@@ -19,6 +21,8 @@ EXPERIMENTS = {
     "compare": Compare,
     "ablation": Ablation,
     "likelihood": Likelihood,
+    "recipes": Recipes,
+    "queue": Queue,
     "export": Export,
 }
 

@@ -109,9 +109,9 @@ class Likelihood(Experiment):
             "recipe": {k: v for k, v in recipe.items() if k != "precision"},
         }
 
-    def train(self, data: Splits) -> None:
-        """The short runs, each on its own view of the digits."""
-        for view, run in self.runs().items():
+    def train(self, data: Splits, runs: Mapping[Any, Run] | None = None) -> None:
+        """The short runs, by default all, each on its own view of the digits."""
+        for view, run in (self.runs() if runs is None else runs).items():
             seen = (preprocess(view, data[0]), preprocess(view, data[1]))
             callback = partial(Snapshots, at=self.snapshots)
             train_all(

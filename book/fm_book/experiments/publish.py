@@ -7,6 +7,7 @@ half precision, with configuration, curves and model card.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -41,21 +42,25 @@ class TrainPublished(Experiment):
 
     def runs(self) -> dict[str, Run]:
         """The training runs by network."""
-        options = {"log_every": 50, "eval_every": 1000, "checkpoint_every": 500}
+        config = TrainConfig(images=self.images)
         return {
-            name: Run(self.folder / name, MODELS[name], TrainConfig(images=self.images), **options)
+            name: Run(self.folder / name, MODELS[name], config, log_every=50, eval_every=1000, checkpoint_every=500)
             for name in self.models
         }
 
     def settings(self) -> dict[str, Any]:
         return {name: asdict(run.config) for name, run in self.runs().items()}
 
-    def train(self, data: Splits) -> None:
-        """Train every run, without gradient norms."""
+    def train(self, data: Splits, runs: Mapping[Any, Run] | None = None) -> None:
+        """Train some runs, by default every one, without gradient norms."""
         train_all(
-            self.runs().values(), data, uri=self.uri, experiment=self.name, device=self.device,
+            (self.runs() if runs is None else runs).values(),
+            data,
+            uri=self.uri,
+            experiment=self.name,
+            device=self.device,
             callback=lambda _: lambda *_: None,
-        )  # fmt: skip
+        )
 
     def evaluate(self, data: Splits) -> dict[str, Any]:
         return {"networks": {name: publish(name, run, self.uri) for name, run in self.runs().items()}}
