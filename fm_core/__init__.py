@@ -8,7 +8,7 @@ from fm_core.checkpoints import load_model, load_pretrained, pretrained_card, pr
 from fm_core.data import Digits, dequantize, load_digits, load_mnist, load_sample, toy_2d
 from fm_core.environment import resolve_device
 from fm_core.exact import ExactVelocity, GaussianVelocity
-from fm_core.likelihood import bits_per_dimension, divergence, log_density
+from fm_core.likelihood import bits_per_dimension, divergence, log_density, sample_with_log_density
 from fm_core.losses import flow_matching_loss, validation_loss
 from fm_core.models import BaseUNet, PlainBlock, ResidualBlock, ResidualUNet, UNet, build_model, summary
 from fm_core.paths import PathSample, draw_noise, straight_path
@@ -49,6 +49,7 @@ __all__ = [
     "pretrained_history",
     "resolve_device",
     "sample",
+    "sample_with_log_density",
     "save_model",
     "solve",
     "straight_path",

@@ -1,40 +1,195 @@
-"""Checks of arguments; every message reads *name: expected X, got Y. Cure.*"""
+"""Checks of arguments; every message reads *name: expected X, got Y. Cure.*
+
+A check returns what was meant. Checks of values wait for a GPU, so none of them runs inside a solver's or a training
+run's loop.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
+from types import EllipsisType
 from typing import Any
 
-__all__ = ["check_choice", "check_count", "check_number", "missing_extra"]
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = [
+    "as_tensor",
+    "check_choice",
+    "check_count",
+    "check_finite",
+    "check_generator",
+    "check_images",
+    "check_number",
+    "check_seed",
+    "check_text",
+    "check_type",
+    "check_velocity",
+    "described",
+    "missing_extra",
+]
+
+
+def as_tensor(
+    name: str,
+    value: Any,
+    shape: Sequence[int | str | EllipsisType] = (...,),
+    *,
+    least: int = 1,
+    like: Tensor | None = None,
+    finite: bool = False,
+    cure: str = "",
+) -> Tensor:
+    """``value`` as a dense floating-point tensor of a shape.
+
+    A floating-point tensor is returned as it is. Numbers, lists of them and floating-point NumPy arrays become float32
+    on the CPU. Integer tensors and arrays are refused: they are most often raw pixels or labels.
+
+    Args:
+        name: of the argument, for the error.
+        value: what the caller gave.
+        shape: a whole number is a length, a letter any length; ``...`` at the end stands for any further axes.
+        least: smallest length of the first axis.
+        like: convert to the precision of this tensor; a tensor on another device is refused.
+        finite: refuse NaN and infinity.
+        cure: last sentence of the error.
+
+    Raises:
+        ValueError: anything else.
+    """
+    x = value if isinstance(value, Tensor) else _from_numbers(value)
+    whole = x is not None and not x.is_floating_point() and not x.is_complex()
+    if x is None or not x.is_floating_point() or x.is_meta or x.layout != torch.strided or not _fits(x, shape, least):
+        words = f" of shape ({', '.join('...' if n is ... else str(n) for n in shape)})" if len(shape) > 1 else ""
+        words += f" with {shape[0]} at least {least}" if len(shape) > 1 and least > 1 else ""
+        cure = f"Cast it, for example {name}.float()." if whole else cure
+        raise ValueError(f"{name}: expected a floating-point tensor{words}, got {described(value)}. {cure}".rstrip())
+    if like is not None:
+        if x is value and x.ndim and x.device != like.device:
+            raise ValueError(f"{name}: expected a tensor on {like.device}, got one on {x.device}. Move it with .to().")
+        x = x.to(like.device, like.dtype)
+    return check_finite(name, x) if finite else x
+
+
+def check_finite(name: str, x: Tensor) -> Tensor:
+    """``x`` itself; ValueError with the first row that holds NaN or infinity."""
+    if x.numel() and not math.isfinite(sum(float(end.detach()) for end in x.aminmax())):  # NaN passes through aminmax
+        rows = (~x.isfinite()).reshape(max(1, len(x) if x.ndim else 1), -1).any(dim=1)
+        if bool(rows.any()):
+            raise ValueError(
+                f"{name}: expected finite values, got NaN or infinity in {int(rows.sum())} of {len(rows)}, the first "
+                f"is {int(rows.nonzero()[0])}. Find out where they come from; without them a result would be biased."
+            )
+    return x
+
+
+def check_images(name: str, x: Tensor, *, most: float = math.inf) -> Tensor:
+    """``x`` itself; ValueError for NaN, infinity, and pixels that are not scaled to [-1, 1].
+
+    Grey and colour images ``(N, 1 or 3, H, W)`` whose pixels are nowhere negative, and not all equal, lie in [0, 1] or
+    [0, 255]. Other data are checked for finite values only: points, and latent images of more channels.
+
+    Args:
+        name: of the argument, for the error.
+        x: floating-point data, ``(N, ...)``.
+        most: largest absolute value of a pixel. Noise and samples lie beyond [-1, 1], but not far.
+    """
+    check_finite(name, x)
+    if x.ndim == 4 and x.shape[1] in (1, 3) and x.numel():
+        low, high = (float(end) for end in x.detach().aminmax())
+        if (low >= 0 and high > low) or max(-low, high) > most:
+            cure = (
+                "2 * x - 1"
+                if low >= 0 and high <= 1
+                else "x / 127.5 - 1"
+                if 0 <= low <= high <= 255
+                else "x.clamp(-1, 1)"
+            )
+            raise ValueError(f"{name}: expected pixels in [-1, 1], got [{low:g}, {high:g}]. Use {cure}.")
+    return x
+
+
+def check_type(name: str, value: Any, kind: Any, words: str) -> Any:
+    """``value`` itself; ValueError unless it is an instance of ``kind``, which the error calls ``words``."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name}: expected {words}, got {described(value)}.")
+    return value
+
+
+def check_velocity(velocity: Any) -> Any:
+    """``velocity`` itself; ValueError unless it can be called."""
+    return check_type("velocity", velocity, Callable, "a function velocity(x, t)")
+
+
+def check_generator(generator: Any) -> None:
+    """ValueError unless it is a torch.Generator or None."""
+    check_type("generator", generator, torch.Generator | None, "a torch.Generator or None")
+
+
+def check_text(name: str, value: Any, words: str = "a text") -> str:
+    """``value`` itself; ValueError unless it is a text that is not blank and holds no NUL."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError(f"{name}: expected {words}, got {described(value)}.")
+    return value
 
 
 def check_choice(name: str, value: object, options: Iterable[str]) -> None:
     """Raise ValueError unless ``value`` is one of ``options``."""
     options = list(options)
     if not isinstance(value, str) or value not in options:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}.")
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {described(value)}.")
 
 
-def check_count(name: str, value: Any, least: int = 1) -> int:
-    """``value`` as an int; ValueError unless it is a whole number of at least ``least``."""
+def check_count(name: str, value: Any, least: int = 1, most: float = math.inf) -> int:
+    """``value`` as an int; ValueError unless it is a whole number, least <= value <= most."""
     number = _number(value)
-    if not (number.is_integer() and number >= least):
-        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}.")
-    return int(number)
+    if not (number.is_integer() and least <= number <= most):
+        span = f"of at least {least}" if most == math.inf else f"from {least:,} to {most:,}"
+        raise ValueError(f"{name}: expected a whole number {span}, got {described(value)}.")
+    return int(value)
+
+
+def check_seed(name: str, value: Any) -> int:
+    """``value`` as an int; ValueError unless a random generator takes it for a seed."""
+    return check_count(name, value, least=-(2**62), most=2**62)
 
 
 def check_number(
-    name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf, below: float = math.inf
+    name: str,
+    value: Any,
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    below: float = math.inf,
+    most: float = math.inf,
 ) -> float:
-    """``value`` as a float; ValueError unless it is a finite number with above < value, least <= value < below."""
+    """``value`` as a float; ValueError unless finite, above < value < below and least <= value <= most."""
     number = _number(value)
-    if not (math.isfinite(number) and above < number < below and number >= least):
+    if not (math.isfinite(number) and above < number < below and least <= number <= most):
         bounds = [f"above {above:g}"] * (above > -math.inf) + [f"at least {least:g}"] * (least > -math.inf)
-        bounds += [f"below {below:g}"] * (below < math.inf)
-        raise ValueError(f"{name}: expected a number {' and '.join(bounds) or 'that is finite'}, got {value!r}.")
+        bounds += [f"below {below:g}"] * (below < math.inf) + [f"at most {most:g}"] * (most < math.inf)
+        raise ValueError(
+            f"{name}: expected a number {' and '.join(bounds) or 'that is finite'}, got {described(value)}."
+        )
     return number
+
+
+def described(value: Any) -> str:
+    """What an error says of a value: numbers and texts as they are, arrays by precision and shape, the rest by type."""
+    if isinstance(value, Tensor | np.ndarray):
+        odd = isinstance(value, Tensor) and (value.is_meta or value.layout != torch.strided)
+        if value.ndim == 0 and not odd:
+            return repr(value.item())
+        words = f"shape {tuple(value.shape)}"
+        words = words if "float" in str(value.dtype) else f"{value.dtype} of {words}"
+        return f"{words}, {value.layout} on the device {value.device}" if odd else words  # pyright: ignore
+    if value is None or isinstance(value, str | Real | complex):
+        return reprlib.repr(value)
+    return f"a {type(value).__name__}" + (f" {reprlib.repr(value)}" if isinstance(value, list | tuple | dict) else "")
 
 
 def missing_extra(feature: str, extra: str) -> ImportError:
@@ -44,6 +199,33 @@ def missing_extra(feature: str, extra: str) -> ImportError:
 
 def _number(value: Any) -> float:
     """A number, or an array or tensor of one number, as a float; NaN for anything else."""
-    if isinstance(value, Real) and not isinstance(value, bool):
-        return float(value)
-    return float(value) if getattr(value, "ndim", None) == 0 and hasattr(value, "__float__") else math.nan
+    one = isinstance(value, Real) or (getattr(value, "ndim", None) == 0 and hasattr(value, "__float__"))
+    try:
+        return float(value) if one and not isinstance(value, bool | np.bool_ | complex) else math.nan
+    except (TypeError, ValueError, OverflowError, RuntimeError, NotImplementedError):  # complex, too large, on meta
+        return math.nan
+
+
+def _from_numbers(value: Any) -> Tensor | None:
+    """Numbers, lists of them and arrays as a tensor, floating-point ones as float32; None for what holds others."""
+    try:
+        array = np.asarray(
+            [item.tolist() if isinstance(item, Tensor) else item for item in value]
+            if isinstance(value, list | tuple)
+            else value
+        )
+    except (TypeError, ValueError, RuntimeError, NotImplementedError):  # a ragged list
+        return None
+    if array.dtype.kind not in "fiub" or not isinstance(value, np.ndarray | np.number | Real | list | tuple):
+        return None
+    floating = array.dtype.kind == "f" or not isinstance(value, np.ndarray)
+    return torch.from_numpy(array.astype(np.float32 if floating else np.int64))
+
+
+def _fits(x: Tensor, shape: Sequence[int | str | EllipsisType], least: int) -> bool:
+    lengths = [n for n in shape if n is not ...]
+    if x.ndim < len(lengths) or (x.ndim > len(lengths) and ... not in shape):
+        return False
+    if any(isinstance(n, int) and n != m for n, m in zip(lengths, x.shape, strict=False)):
+        return False
+    return not lengths or (x.shape[0] >= least and 0 not in x.shape[1:])

@@ -25,6 +25,7 @@ import math
 import torch
 from torch import Tensor
 
+from fm_core._checks import as_tensor, check_count, check_number
 from fm_core.paths import batch_times, check_times
 
 __all__ = ["ExactVelocity", "GaussianVelocity"]
@@ -59,67 +60,53 @@ class ExactVelocity:
     """
 
     def __init__(self, points: Tensor, std: float = 0.0, *, chunk: int = 4096) -> None:
-        if not points.is_floating_point() or points.ndim == 0 or points.numel() == 0:
-            raise ValueError(
-                f"points is {points.dtype} of shape {tuple(points.shape)}; the data are a floating-point tensor "
-                "(N, ...) with at least one point. Cast it, for example points.float()."
-            )
-        if not (math.isfinite(std) and std >= 0):
-            raise ValueError(f"std={std}; the width of a point is 0 or a positive number, in the points' unit.")
-        if chunk < 1:
-            raise ValueError(f"chunk={chunk}; at least one point must go into a matrix product, 4096 suits a CPU.")
-        self.points, self.std, self.chunk = points.detach(), float(std), int(chunk)
+        self.points = as_tensor("points", points, ("N", ...), finite=True).detach()
+        self.std, self.chunk = check_number("std", std, least=0, most=1e9), check_count("chunk", chunk)
         self._prepared: tuple[Tensor, Tensor, Tensor] | None = None
-        centre = self._prepare(points.new_empty(0, dtype=torch.promote_types(points.dtype, torch.float32)))[0]
-        if not bool(centre.isfinite().all()):
-            raise ValueError("points holds values that are not finite; leave out the points with nan or inf.")
+        self._prepare(self.points.new_empty(0, dtype=torch.promote_types(self.points.dtype, torch.float32)))
 
     def __repr__(self) -> str:
         return f"ExactVelocity({len(self.points):,} points of shape {tuple(self.points.shape[1:])}, std={self.std:g})"
 
     def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
         """The velocity ``v*(x, t)``, in units of ``x`` per unit of time; shape of ``x``."""
-        y, s, centre = self._state(x, t)
+        x, y, s, centre = self._state(x, t)
         mean, _, _ = self._softmax(y, s)
         slope = (s * self.std**2 - (1 - s)) / self._variance(s)
         return (mean + centre + slope * (y - s * mean)).reshape(x.shape).to(x.dtype)
 
     def posterior_mean(self, x: Tensor, t: Tensor | float) -> Tensor:
         """What x_1 is on average where the state is ``x`` at time t, ``E[x_1 | x_t = x]``; shape of ``x``."""
-        y, s, centre = self._state(x, t)
+        x, y, s, centre = self._state(x, t)
         mean, _, _ = self._softmax(y, s)
         gain = s * self.std**2 / self._variance(s)
         return (mean + centre + gain * (y - s * mean)).reshape(x.shape).to(x.dtype)
 
     def weights(self, x: Tensor, t: Tensor | float) -> Tensor:
         """Probability of each point given ``x_t = x``, ``(B, N)``; each row adds up to 1. All in memory at once."""
-        y, s, _ = self._state(x, t)
+        x, y, s, _ = self._state(x, t)
         _, points, half_norms = self._prepare(y)
         return self._logits(y, s, points, half_norms).softmax(dim=1).to(x.dtype)
 
     def log_density(self, x: Tensor, t: Tensor | float) -> Tensor:
         """``log p_t(x)`` of the marginal path, in nats per sample, ``(B,)``."""
-        y, s, _ = self._state(x, t)
+        x, y, s, _ = self._state(x, t)
         _, total, nearest = self._softmax(y, s)
         variance = self._variance(s)
         gap = (y - s * self._prepare(y)[1][nearest]).square().sum(dim=1, keepdim=True)  # (B, 1)
         norm = math.log(len(self.points)) + y.shape[1] / 2 * (2 * math.pi * variance).log()
         return (total.log() - gap / (2 * variance) - norm)[:, 0].to(x.dtype)
 
-    def _state(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
-        """``x - t c`` as (B, D), times (B or 1, 1) held back from 1 where needed, and the points' centre c (D,)."""
-        if x.ndim == 0 or x.shape[1:] != self.points.shape[1:]:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)} and the points have shape {tuple(self.points.shape)}; all axes but the "
-                "first must agree."
-            )
-        y = x.reshape(len(x), -1).to(torch.promote_types(x.dtype, torch.float32))
+    def _state(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x, ``x - t c`` as (B, D), times (B or 1, 1) held back from 1 where needed, and the points' centre c (D,)."""
+        x = as_tensor("x", x, ("B", *self.points.shape[1:]), least=0)
+        y = x.reshape(len(x), self.points[0].numel()).to(torch.promote_types(x.dtype, torch.float32))
         s = check_times(batch_times(t, y))[:, None]
         delta = math.sqrt(torch.finfo(y.dtype).eps)
         if self.std < delta:
             s = s.clamp(max=1 - delta)
         centre = self._prepare(y)[0]
-        return y - s * centre, s, centre
+        return x, y - s * centre, s, centre
 
     def _variance(self, s: Tensor) -> Tensor:
         return (1 - s).square() + (s * self.std).square()
@@ -182,22 +169,18 @@ class GaussianVelocity:
     """
 
     def __init__(self, mean: Tensor, covariance: Tensor) -> None:
-        if mean.ndim != 1 or len(mean) == 0 or covariance.shape != (len(mean), len(mean)):
-            raise ValueError(
-                f"mean has shape {tuple(mean.shape)} and covariance has shape {tuple(covariance.shape)}; they must be "
-                "(D,) and (D, D)."
-            )
-        m, sigma = mean.detach().cpu().double(), covariance.detach().cpu().double()
+        m = as_tensor("mean", mean, ("D",), finite=True).detach().cpu().double()
+        sigma = as_tensor("covariance", covariance, (len(m), len(m)), finite=True).detach().cpu().double()
         if not torch.allclose(sigma, sigma.T, rtol=1e-5, atol=1e-7 * float(sigma.abs().max())):
             raise ValueError(
-                f"covariance differs from its transpose by up to {float((sigma - sigma.T).abs().max()):g}; it must be "
-                "symmetric. Take (covariance + covariance.T) / 2 if that is rounding."
+                "covariance: expected a symmetric matrix, got one that differs from its transpose by up to "
+                f"{float((sigma - sigma.T).abs().max()):g}. Take (covariance + covariance.T) / 2 if that is rounding."
             )
         values, vectors = torch.linalg.eigh((sigma + sigma.T) / 2)
         if not float(values[0]) > 1e-12 * float(values[-1]):
             raise ValueError(
-                f"covariance has the eigenvalue {float(values[0]):g} (largest: {float(values[-1]):g}); it must be "
-                "positive definite. Add a small multiple of the identity."
+                f"covariance: expected a positive definite matrix, got the eigenvalue {float(values[0]):g} (largest: "
+                f"{float(values[-1]):g}). Add a small multiple of the identity."
             )
         self.mean, self._values, self._vectors = m, values, vectors
 
@@ -206,31 +189,30 @@ class GaussianVelocity:
 
     def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
         """The velocity ``v*(x, t)``, ``(B, D)``."""
-        s, m, values, vectors = self._at(x, t)
+        x, s, m, values, vectors = self._at("x", x, t)
         return m + ((x - s * m) @ vectors * _slope(values, s)) @ vectors.T
 
     def flow(self, x_0: Tensor, t: Tensor | float) -> Tensor:
         """Where the flow has carried ``x_0`` from time 0 by time t, ``t m + S^(1/2) x_0``; ``(B, D)``."""
-        s, m, values, vectors = self._at(x_0, t)
+        x_0, s, m, values, vectors = self._at("x_0", x_0, t)
         return s * m + (x_0 @ vectors * _spread(values, s).sqrt()) @ vectors.T
 
     def log_density(self, x: Tensor, t: Tensor | float) -> Tensor:
         """``log p_t(x)`` of the marginal path ``N(t m, S)``, in nats per sample, ``(B,)``."""
-        s, m, values, vectors = self._at(x, t)
+        x, s, m, values, vectors = self._at("x", x, t)
         spread = _spread(values, s)  # (B or 1, D)
         exponent = (((x - s * m) @ vectors).square() / spread).sum(dim=1)
         return -(exponent + (2 * math.pi * spread).log().sum(dim=1)) / 2
 
     def divergence(self, t: Tensor | float) -> Tensor:
         """``∇·v*`` at time t, the same at every x because the field is affine; a scalar, or ``(B,)`` for such a t."""
-        t = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else torch.float64)
+        t = as_tensor("t", t) if isinstance(t, Tensor) else as_tensor("t", t).double()
         s = check_times(t).reshape(-1, 1)
         return _slope(self._values.to(s), s).sum(dim=1).reshape(t.shape)
 
-    def _at(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        if x.ndim != 2 or x.shape[1] != len(self.mean):
-            raise ValueError(f"x has shape {tuple(x.shape)} and mean has shape ({len(self.mean)},); x must be (B, D).")
-        return check_times(batch_times(t, x))[:, None], self.mean.to(x), self._values.to(x), self._vectors.to(x)
+    def _at(self, name: str, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        x = as_tensor(name, x, ("B", len(self.mean)), least=0)
+        return x, check_times(batch_times(t, x))[:, None], self.mean.to(x), self._values.to(x), self._vectors.to(x)
 
 
 def _spread(values: Tensor, s: Tensor) -> Tensor:

@@ -18,14 +18,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_core._checks import check_choice, check_count
+from fm_core._checks import as_tensor, check_choice, check_count, check_generator, check_velocity
 from fm_core.data import dequantize
-from fm_core.solvers import Tableau, Times, Velocity, evaluate, integrate
+from fm_core.solvers import Tableau, Times, Velocity, as_grid, as_steps, evaluate, integrate
 
-__all__ = ["BitsPerDimension", "LogDensity", "bits_per_dimension", "divergence", "log_density"]
+__all__ = [
+    "BitsPerDimension",
+    "LogDensity",
+    "bits_per_dimension",
+    "divergence",
+    "log_density",
+    "sample_with_log_density",
+]
 
 BITS = math.log2(128)  # a pixel of p(y) in bits of p(k + u)
 PROBE_KINDS = ("rademacher", "gaussian")
+MAX_PROBES = 10_000  # and draws
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +41,7 @@ class LogDensity:
     """Log-densities of a batch, and where its samples come from.
 
     Attributes:
+        x: the samples, ``(B, ...)``.
         log_density: ``log p(x)`` in nats, ``(B,)``, in the precision of x.
         standard_error: of ``log_density``, due to the random probes alone, ``(B,)``; 0 for the exact divergence, NaN
             for a single probe, which cannot tell.
@@ -40,6 +49,7 @@ class LogDensity:
         nfe: evaluations of the velocity, each with one vector-Jacobian product per probe (exact: per dimension).
     """
 
+    x: Tensor
     log_density: Tensor
     standard_error: Tensor
     x_0: Tensor
@@ -83,10 +93,10 @@ def divergence(velocity: Velocity, x: Tensor, t: Tensor, probes: Tensor | None =
 
     Source: Grathwohl et al. 2019, equation 7; Hutchinson 1989. Explained in the chapter *How likely is a digit?*.
     """
-    if probes is not None and (probes.ndim != x.ndim + 1 or probes.shape[1:] != x.shape):
-        raise ValueError(
-            f"probes: expected shape (P, B, ...) for x of shape {tuple(x.shape)}, got {tuple(probes.shape)}."
-        )
+    check_velocity(velocity)
+    x = as_tensor("x", x, ("B", ...), least=0)
+    if probes is not None:
+        probes = as_tensor("probes", probes, ("P", *x.shape), like=x, cure="Draw them as torch.randn(P, *x.shape).")
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         v = evaluate(velocity, x, t)
@@ -131,9 +141,9 @@ def log_density(
         velocity: called as ``velocity(x, t)``, as in :func:`divergence`; networks are best put in eval mode first. Its
             parameters get no gradients.
         x: samples, ``(B, ...)``, floating point; left as they are.
-        t: times of a sampler, rising from 0, walked backwards. A fixed-step method takes one step from each to the
-            next; ``"dopri5"`` needs the two ends only. An end before 1 asks for the density at that time.
-        probes: random vectors per sample for Hutchinson's estimate; the exact trace if left out.
+        t: times of a sampler, rising from 0, at most to 1, walked backwards. A fixed-step method takes one step from
+            each to the next; ``"dopri5"`` needs the two ends only. An end before 1 asks for the density at that time.
+        probes: random vectors per sample for Hutchinson's estimate, at most 10,000; the exact trace if left out.
         kind: ``"rademacher"`` (signs, the smaller variance) or ``"gaussian"``.
         method: as in :func:`fm_core.solve`. Coarse fixed steps give values that no density can have: what is
             integrated is then not the volume change of the steps that were taken.
@@ -143,19 +153,74 @@ def log_density(
         progress: as in :func:`fm_core.solve`.
 
     Raises:
-        ValueError: times that do not rise from 0; a number of probes below 1; an unknown kind; what :func:`divergence`
-            and :func:`fm_core.solve` refuse.
+        ValueError: times that do not rise from 0 or pass 1; samples with NaN or infinity; a number of probes below 1;
+            an unknown kind; what :func:`divergence` and :func:`fm_core.solve` refuse.
 
     Source: Chen et al. 2018, theorem 1; Grathwohl et al. 2019, algorithm 1. Explained in the chapter *How likely is a
     digit?*.
     """
-    times = torch.as_tensor(t, dtype=torch.float64, device="cpu").flatten()
-    if len(times) < 2 or times[0] != 0 or not bool((times.diff() > 0).all()):
-        raise ValueError(f"t: expected times that rise from 0 (noise), as uniform_grid(n) makes them, got {t}.")
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"x: expected a floating-point tensor, got {got}. Cast it, for example x.float().")
-    noise = None if probes is None else _probes(x, probes, kind, generator)
+    x = as_tensor("x", x, ("B", ...), finite=True).detach()
+    return _augmented(
+        velocity, x, _from_0_to_1("t", as_grid("t", t)).flip(0), probes, kind, generator, method, rtol, atol, progress
+    )
+
+
+def sample_with_log_density(
+    velocity: Velocity,
+    x_0: Tensor,
+    steps: int | Times = (0.0, 1.0),
+    *,
+    probes: int | None = None,
+    kind: str = "rademacher",
+    method: str | Tableau = "dopri5",
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    generator: torch.Generator | None = None,
+    progress: bool | None = False,
+) -> LogDensity:
+    """Carry standard normal noise to samples and integrate their log-density along, in one pass.
+
+    ``log p_1(x(1)) = log N(x_0; 0, I) - ∫_0^1 ∇·v(x(t), t) dt`` along the path that starts in x_0
+
+    Args:
+        velocity: as in :func:`log_density`.
+        x_0: noise, ``(B, ...)``, floating point.
+        steps: number of equal steps from t = 0 to t = 1, or times that rise from 0 within [0, 1]. ``"dopri5"`` needs
+            the two ends only.
+        probes, kind, method, rtol, atol, generator, progress: as in :func:`log_density`.
+
+    Returns:
+        ``.x`` holds the samples, ``.log_density`` their log-densities in nats, ``(B,)``.
+
+    Raises:
+        ValueError: what :func:`log_density` refuses.
+
+    Source: Chen et al. 2018, theorem 1. Explained in the chapter *How likely is a digit?*.
+    """
+    x_0 = as_tensor("x_0", x_0, ("B", ...), finite=True).detach()
+    t = _from_0_to_1("steps", as_steps(steps))
+    return _augmented(velocity, x_0, t, probes, kind, generator, method, rtol, atol, progress)
+
+
+def _from_0_to_1(name: str, grid: Tensor) -> Tensor:
+    """The grid itself; ValueError unless it rises from 0 and does not pass 1."""
+    if grid[0] != 0 or not 0 < grid[-1] <= 1:
+        raise ValueError(
+            f"{name}: expected times that rise from 0 (noise) to 1 (data) at most, as uniform_grid(n) makes them, got "
+            f"{grid[0]:g} to {grid[-1]:g}."
+        )
+    return grid
+
+
+def _augmented(
+    velocity: Velocity, x: Tensor, t: Tensor, probes: int | None, kind: str, generator: torch.Generator | None,
+    method: str | Tableau, rtol: float, atol: float, progress: bool | None,
+) -> LogDensity:  # fmt: skip
+    """Integrate state and divergence from x along the grid t, which starts or ends at the noise, t = 0."""
+    check_velocity(velocity)
+    check_choice("kind", kind, PROBE_KINDS)
+    check_generator(generator)
+    noise = None if probes is None else _probes(x, check_count("probes", probes, most=MAX_PROBES), kind, generator)
     dimension = math.prod(x.shape[1:])
     width = 1 if noise is None else len(noise)
 
@@ -163,14 +228,17 @@ def log_density(
         v, spread = divergence(velocity, state[:, :dimension].reshape(x.shape), s, noise)
         return torch.cat([v.flatten(1), spread.T], dim=1)
 
-    start = torch.cat([x.detach().flatten(1), x.new_zeros(len(x), width)], dim=1)
-    end, nfe = integrate(augmented, start, times.flip(0), method=method, rtol=rtol, atol=atol, progress=progress)
-    x_0, gathered = end.split([dimension, width], dim=1)  # gathered: ∫_1^0 ∇·v dt = -∫_0^1 ∇·v dt
-    normal = -(x_0.square().sum(dim=1) + dimension * math.log(2 * math.pi)) / 2
+    start = torch.cat([x.flatten(1), x.new_zeros(len(x), width)], dim=1)
+    end, nfe = integrate(augmented, start, t, method=method, rtol=rtol, atol=atol, progress=progress)
+    state, gathered = end.split([dimension, width], dim=1)
+    backwards = bool(t[0] > t[-1])
+    gathered = gathered if backwards else -gathered  # -∫_0^1 ∇·v dt
+    x_0, x_1 = (state.reshape(x.shape), x) if backwards else (x, state.reshape(x.shape))
+    normal = -(x_0.flatten(1).square().sum(dim=1) + dimension * math.log(2 * math.pi)) / 2
     error = torch.zeros_like(normal)
     if noise is not None:
         error = gathered.std(dim=1) / width**0.5 if width > 1 else error.fill_(math.nan)
-    return LogDensity(normal + gathered.mean(dim=1), error, x_0.reshape(x.shape), nfe)
+    return LogDensity(x_1, normal + gathered.mean(dim=1), error, x_0, nfe)
 
 
 def bits_per_dimension(
@@ -200,11 +268,12 @@ def bits_per_dimension(
         options: of :func:`log_density`: ``method``, ``rtol``, ``atol``, ``kind``, ``progress``.
 
     Raises:
-        ValueError: fewer than one draw; images outside [-1, 1]; what :func:`log_density` refuses.
+        ValueError: fewer than one draw; images outside [-1, 1], or in [0, 1]; what :func:`log_density` refuses.
 
     Source: Theis, van den Oord, Bethge 2016, section 3.1. Explained in the chapter *How likely is a digit?*.
     """
-    check_count("draws", draws)
+    check_count("draws", draws, most=MAX_PROBES)
+    images = as_tensor("images", images, ("B", ...))  # dequantize looks at the values
     nats_to_bits = 1 / (math.prod(images.shape[1:]) * math.log(2))
     found = [
         log_density(velocity, dequantize(images, generator), t, probes=probes, generator=generator, **options)
@@ -217,8 +286,6 @@ def bits_per_dimension(
 
 def _probes(x: Tensor, count: int, kind: str, generator: torch.Generator | None) -> Tensor:
     """Random vectors with uncorrelated entries of variance 1, ``(P, B, ...)``."""
-    check_count("probes", count)
-    check_choice("kind", kind, PROBE_KINDS)
     options = {"generator": generator, "device": x.device}
     if kind == "gaussian":
         return torch.randn(count, *x.shape, dtype=x.dtype, **options)

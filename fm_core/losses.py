@@ -7,7 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fm_core._checks import check_choice
+from fm_core._checks import (
+    as_tensor,
+    check_choice,
+    check_count,
+    check_generator,
+    check_seed,
+    check_type,
+    check_velocity,
+    described,
+)
 from fm_core.paths import Coupling, interpolate, straight_path
 
 __all__ = ["flow_matching_loss", "validation_loss"]
@@ -31,7 +40,7 @@ def flow_matching_loss(
 
     Args:
         velocity: network or any callable ``velocity(x, t)``.
-        x_1: data, ``(B, ...)``, float.
+        x_1: data, ``(B, ...)``, float, B at least 1.
         x_0: noise, same shape; drawn if left out.
         t: times in [0, 1], ``(B,)``; drawn if left out.
         coupling: pairs noise with data before the path is taken; independent pairs if left out.
@@ -43,13 +52,20 @@ def flow_matching_loss(
         pairs pass through the same ``x_t`` with different velocities.
 
     Raises:
-        ValueError: unknown reduction, shapes that do not match, or a velocity of another shape than ``x_1``.
+        ValueError: unknown reduction, no data, shapes that do not match, or a velocity of another shape than ``x_1``.
+            NaN passes through: training looks at the loss.
 
     Source: Lipman et al. 2023, equation 9 with the path of equation 20 at σ_min = 0. Explained in the chapter *The
     flow-matching objective*.
     """
+    check_velocity(velocity)
     check_choice("reduction", reduction, ("mean", "none"))
-    if x_0 is None:
+    check_generator(generator)
+    check_type("coupling", coupling, Callable | None, "a function coupling(x_0, x_1) or None")
+    x_1 = as_tensor("x_1", x_1, ("B", ...))
+    if x_0 is not None:
+        x_0 = as_tensor("x_0", x_0, ("B", ...), like=x_1)
+    else:
         x_0 = torch.randn(x_1.shape, generator=generator, device=x_1.device, dtype=x_1.dtype)
     path_of = straight_path if t is not None else interpolate  # times that are drawn here need no check
     if t is None:
@@ -58,8 +74,8 @@ def flow_matching_loss(
         x_0, x_1 = coupling(x_0, x_1)
     path = path_of(x_0, x_1, t)
     v = velocity(path.x_t, path.t)
-    if v.shape != path.dx_t.shape:
-        raise ValueError(f"velocity(x, t): expected the shape of x, {tuple(path.x_t.shape)}, got {tuple(v.shape)}.")
+    if not isinstance(v, Tensor) or v.shape != path.dx_t.shape:
+        raise ValueError(f"velocity(x, t): expected the shape of x, {tuple(path.x_t.shape)}, got {described(v)}.")
     error = (v - path.dx_t).square()  # under autocast v is bfloat16 and dx_t float32: the difference is float32
     return error.mean() if reduction == "mean" else error.flatten(1).mean(dim=1)
 
@@ -74,11 +90,16 @@ def validation_loss(
 
     Args:
         velocity: network or any callable ``velocity(x, t)``.
-        x_1: held-out data, ``(N, ...)``.
+        x_1: held-out data, ``(N, ...)``, N at least 1.
         batch_size: items per forward pass.
         seed: of noise and order of the times.
+
+    Raises:
+        ValueError: no data, or data with NaN or infinity.
     """
-    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same draws on every device
+    check_velocity(velocity)
+    x_1, batch_size = as_tensor("x_1", x_1, ("N", ...), finite=True), check_count("batch_size", batch_size)
+    generator = torch.Generator().manual_seed(check_seed("seed", seed))  # on the CPU: the same draws on every device
     x_0 = torch.randn(x_1.shape, generator=generator).to(x_1.device)
     order = torch.randperm(len(x_1), generator=generator)
     t = ((order + 0.5) / len(x_1)).to(x_1)

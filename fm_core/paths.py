@@ -5,13 +5,18 @@ A coupling is any function ``(x_0, x_1) -> (x_0, x_1)`` that pairs the two batch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fm_core._checks import as_tensor, check_count, check_seed
+
 __all__ = ["Coupling", "PathSample", "batch_times", "check_times", "draw_noise", "expand_as", "straight_path"]
+
+MAX_NUMBERS = 10**9  # in one draw, 4 GB
 
 Coupling = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -41,16 +46,18 @@ def straight_path(x_0: Tensor, x_1: Tensor, t: Tensor | float) -> PathSample:
     ``x_t = (1 - t) x_0 + t x_1``, ``u_t = x_1 - x_0``
 
     Args:
-        x_0: noise, ``(B, ...)``.
+        x_0: noise, ``(B, ...)``; tensors, arrays or lists.
         x_1: data, same shape.
-        t: times in [0, 1], ``(B,)`` or a scalar for all.
+        t: times in [0, 1], ``(B,)``, or a number for all.
 
     Raises:
-        ValueError: shapes that do not match, or a time outside [0, 1].
+        ValueError: shapes that do not match, NaN or infinity, or a time outside [0, 1].
 
     Source: Lipman et al. 2023, section 4.1, with σ_min = 0; Liu et al. 2023, equation 1. Explained in the chapter *The
     flow-matching objective*.
     """
+    x_1 = as_tensor("x_1", x_1, ("B", ...), finite=True)
+    x_0 = as_tensor("x_0", x_0, ("B", ...), like=x_1, finite=True)
     return interpolate(x_0, x_1, check_times(batch_times(t, x_1)))
 
 
@@ -67,11 +74,16 @@ def draw_noise(shape: Sequence[int], seed: int = 0, device: str | torch.device =
     """Standard normal noise that is the same on every device: drawn on the CPU from the seed, then moved.
 
     Args:
-        shape: of the noise, such as ``(8, 1, 28, 28)``.
+        shape: of the noise, such as ``(8, 1, 28, 28)``; at most 10⁹ numbers.
         seed: of a generator of its own; torch's global random state stays as it is.
         device: where the noise goes.
+
+    Raises:
+        ValueError: a shape that is none, or too large.
     """
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device)
+    lengths = [check_count("shape", n) for n in (shape if isinstance(shape, Sequence) and shape else [None])]
+    check_count("shape", math.prod(lengths), most=MAX_NUMBERS)
+    return torch.randn(*lengths, generator=torch.Generator().manual_seed(check_seed("seed", seed))).to(device)
 
 
 def batch_times(t: Tensor | float, x: Tensor) -> Tensor:
@@ -82,10 +94,12 @@ def batch_times(t: Tensor | float, x: Tensor) -> Tensor:
         x: states, ``(B, ...)``.
 
     Raises:
-        ValueError: another shape.
+        ValueError: another shape or type.
     """
+    if not isinstance(t, Tensor | float) or (isinstance(t, Tensor) and (t.is_complex() or t.is_meta != x.is_meta)):
+        t = as_tensor("t", t)
     t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
-    if t.ndim > 1 or (t.ndim == 1 and len(t) not in (1, len(x))):
+    if t.ndim > 1 or (t.ndim == 1 and len(t) not in (1, len(x))) or t.layout != torch.strided:
         raise ValueError(
             f"t: expected a scalar or one time per item, shape ({len(x)},), got shape {tuple(t.shape)} for x of shape "
             f"{tuple(x.shape)}."

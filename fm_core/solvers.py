@@ -6,15 +6,25 @@ float32 state. The stage times are put on the state's device in one copy, so tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm  # text on stderr: a widget would leave a dead bar in a built page
 
-from fm_core._checks import check_choice, check_count, check_number, missing_extra
+from fm_core._checks import (
+    as_tensor,
+    check_choice,
+    check_count,
+    check_number,
+    check_type,
+    check_velocity,
+    described,
+    missing_extra,
+)
 from fm_core.pacing import Pacing, pacing_function
 
 __all__ = [
@@ -34,6 +44,9 @@ __all__ = [
 Velocity = Callable[[Tensor, Tensor], Tensor]
 Times = Tensor | np.ndarray | Sequence[float]
 
+MAX_STEPS = 100_000  # of a time grid
+MAX_EVALUATIONS = 20_000  # of dopri5, each batch counted once
+
 
 @dataclass(frozen=True)
 class Tableau:
@@ -48,7 +61,8 @@ class Tableau:
         order: the error at a fixed end time shrinks like ``h**order``.
 
     Raises:
-        ValueError: rows that do not make an explicit method, or weights b that do not add up to 1.
+        ValueError: rows that do not make an explicit method, numbers that are not finite, or weights b that do not add
+            up to 1.
 
     Source: Hairer, Nørsett, Wanner 1993, section II.1. Explained in the chapter *Integrating the flow*.
     """
@@ -59,10 +73,18 @@ class Tableau:
     order: int
 
     def __post_init__(self) -> None:
+        for name in "abc":
+            check_type(name, getattr(self, name), tuple, "a tuple of numbers" if name != "a" else "a tuple of rows")
+        for row in self.a:
+            check_type("a", row, tuple, "rows that are tuples")
+        for name, numbers in (("a", sum(self.a, ())), ("b", self.b), ("c", self.c)):
+            for number in numbers:
+                check_number(name, number)
+        check_count("order", self.order)
         rows = [len(row) for row in self.a]
         if rows != list(range(len(self.b))) or len(self.c) != len(self.b) or not self.b or self.c[0] != 0:
             raise ValueError(
-                "Tableau: expected s rows a of 0, 1, ..., s - 1 numbers, s weights b and s times c that start with 0, "
+                "a, b, c: expected s rows a of 0, 1, ..., s - 1 numbers, s weights b and s times c that start with 0, "
                 f"got rows of {rows}, {len(self.b)} weights and c={self.c}."
             )
         if abs(sum(self.b) - 1) > 1e-9:
@@ -116,7 +138,7 @@ def sample(
 
     Args:
         velocity: called as ``velocity(x, t)`` with a scalar tensor t; returns the shape of ``x``.
-        x: state at the first time, ``(B, ...)``, floating point.
+        x: state at the first time, ``(B, ...)``, floating point; arrays and lists become float32.
         steps: number of equal steps from t = 0 to t = 1, or a time grid.
         method: as in :func:`solve`.
         progress: as in :func:`solve`.
@@ -126,9 +148,9 @@ def sample(
 
     Raises:
         ValueError: what :func:`solve` and :func:`uniform_grid` refuse.
+        FloatingPointError: as :func:`solve`.
     """
-    grid = uniform_grid(steps) if isinstance(steps, int | np.integer) else steps
-    return integrate(velocity, x, grid, method=method, progress=progress)[0]
+    return integrate(velocity, x, as_steps(steps), method=method, progress=progress)[0]
 
 
 @torch.no_grad()
@@ -147,9 +169,9 @@ def solve(
     Args:
         velocity: called as ``velocity(x, t)`` with the state and a scalar tensor t; returns the shape of ``x``. It
             must not change its input. Networks are best put in evaluation mode first.
-        x: state at ``t[0]``, ``(B, ...)``, floating point; not changed.
+        x: state at ``t[0]``, ``(B, ...)``, floating point; arrays and lists become float32. Not changed.
         t: times, one-dimensional: rising from noise to data, falling from data to noise. Fixed-step methods take one
-            step from each time to the next and evaluate at no time outside.
+            step from each time to the next and evaluate at no time outside. At most 100,000 steps.
         method: ``"euler"``, ``"midpoint"``, ``"heun"``, ``"rk4"``, a :class:`Tableau`, or ``"dopri5"``, which chooses
             its steps itself and reports at ``t``.
         rtol, atol: relative and absolute error allowed per step of ``"dopri5"``.
@@ -160,15 +182,16 @@ def solve(
         kept at the last time is not counted.
 
     Raises:
-        ValueError: an unknown method; times that are too few, not finite or not strictly monotone; an ``x`` that is no
-            floating-point tensor; a velocity of another shape; a tolerance that is not positive.
-        RuntimeError: ``"dopri5"`` finds no step small enough.
+        ValueError: an unknown method; times that are too few, too many, not finite or not strictly monotone; an ``x``
+            that is not floating point or not finite; a velocity of another shape; a tolerance that is not positive.
+        FloatingPointError: a fixed-step method met NaN or infinity; the error names the step.
+        RuntimeError: ``"dopri5"`` finds no step small enough, or does not end within 20,000 evaluations.
         ImportError: ``"dopri5"`` without torchdiffeq.
 
     Source: Hairer, Nørsett, Wanner 1993, section II.1; Dormand and Prince 1980 for ``"dopri5"``. Explained in the
     chapter *Integrating the flow*.
     """
-    grid, x = _checked_grid(t), _checked_state(x)
+    grid, x = _checked(velocity, x, t)
     times = grid.to(x.device, _time_dtype(x))
     if (tableau := _tableau(method)) is None:
         states, nfe = _dopri5(velocity, x, grid, rtol, atol, progress)
@@ -179,7 +202,10 @@ def solve(
         velocities.append(k_1)
         states.append(end)
     velocities.append(evaluate(velocity, states[-1], times[-1]))
-    return Trajectory(times, torch.stack(states), torch.stack(velocities), tableau.stages * (len(grid) - 1))
+    trajectory = Trajectory(times, torch.stack(states), torch.stack(velocities), tableau.stages * (len(grid) - 1))
+    if not _all_finite(trajectory.x):
+        _raise_diverged(states[1:], grid)
+    return trajectory
 
 
 @torch.no_grad()
@@ -194,13 +220,15 @@ def integrate(
     progress: bool | None = None,
 ) -> tuple[Tensor, int]:
     """The end of :func:`solve` and its NFE, with nothing kept on the way."""
-    grid, x = _checked_grid(t), _checked_state(x)
+    grid, x = _checked(velocity, x, t)
     if (tableau := _tableau(method)) is None:
         states, nfe = _dopri5(velocity, x, grid[[0, -1]], rtol, atol, progress)
         return states[-1], nfe
     end = x
     for _, state in _runge_kutta(velocity, x, grid, tableau, progress):
         end = state
+    if not _all_finite(end):  # once, at the end; a second run finds the step
+        _raise_diverged((state for _, state in _runge_kutta(velocity, x, grid, tableau, False)), grid)
     return end, tableau.stages * (len(grid) - 1)
 
 
@@ -241,12 +269,19 @@ def _dopri5(
     def func(s: Tensor, y: Tensor) -> Tensor:
         nonlocal nfe
         nfe += 1
+        if nfe > MAX_EVALUATIONS:
+            raise RuntimeError(
+                f"dopri5: expected an end within {MAX_EVALUATIONS:,} evaluations, got to t = {s.item():.3g} with "
+                f"rtol={rtol:g}, atol={atol:g}. Raise the tolerances, or take a fixed-step method."
+            )
         bar.update()
         return evaluate(velocity, y, s.clamp(low, high))  # the first guess may overshoot
 
+    precision = _time_precision(x.device)
+    grid = grid.to(precision).to(x.device)
     try:  # step_t makes the last step land on the end instead of passing it
-        options = {"step_t": grid[-1:]}
-        states = odeint(func, x, grid.to(x.device), rtol=rtol, atol=atol, method="dopri5", options=options)
+        options = {"step_t": grid[-1:], "dtype": precision}
+        states = odeint(func, x, grid, rtol=rtol, atol=atol, method="dopri5", options=options)
     except AssertionError as error:
         raise RuntimeError(
             f"dopri5: expected a step that meets rtol={rtol:g}, atol={atol:g}, got {error} after {nfe} evaluations. "
@@ -265,10 +300,9 @@ def evaluate(velocity: Velocity, x: Tensor, t: Tensor) -> Tensor:
     """
     v = velocity(x, t)
     if not isinstance(v, Tensor) or v.shape != x.shape:
-        got = f"shape {tuple(v.shape)}" if isinstance(v, Tensor) else f"a {type(v).__name__}"
         raise ValueError(
-            f"velocity(x, t): expected a tensor of the shape of x, {tuple(x.shape)}, got {got}. A function func(t, x) "
-            "becomes a velocity by lambda x, t: func(t, x)."
+            f"velocity(x, t): expected a tensor of the shape of x, {tuple(x.shape)}, got {described(v)}. A function "
+            "func(t, x) becomes a velocity by lambda x, t: func(t, x)."
         )
     return v.to(x.dtype, copy=True)  # a captured CUDA graph returns the same memory each time
 
@@ -277,7 +311,7 @@ def uniform_grid(steps: int, *, start: float = 0.0, end: float = 1.0) -> Tensor:
     """Equally spaced times, ``t_k = start + (end - start) k / steps``.
 
     Args:
-        steps: number of steps, at least 1.
+        steps: number of steps, from 1 to 100,000.
         start, end: first and last time, both met exactly; ``start=1.0, end=0.0`` goes from data to noise.
 
     Returns:
@@ -295,7 +329,7 @@ def paced_grid(steps: int, pacing: str | Pacing, *, start: float = 0.0, end: flo
     """Times spaced by a pacing, ``t_k = start + (end - start) p(k / steps)``.
 
     Args:
-        steps: number of steps, at least 1.
+        steps: number of steps, from 1 to 100,000.
         pacing: a name in :data:`fm_core.pacing.PACINGS`, or p itself: called with a float64 array, strictly rising from
             p(0) = 0 to p(1) = 1.
         start, end: first and last time, both met exactly.
@@ -311,7 +345,7 @@ def paced_grid(steps: int, pacing: str | Pacing, *, start: float = 0.0, end: flo
     start, end, u = (
         check_number("start", start),
         check_number("end", end),
-        np.linspace(0, 1, check_count("steps", steps) + 1),
+        np.linspace(0, 1, check_count("steps", steps, most=MAX_STEPS) + 1),
     )
     if start == end:
         raise ValueError(f"start, end: expected two different times, got {start:g} twice.")
@@ -326,27 +360,58 @@ def paced_grid(steps: int, pacing: str | Pacing, *, start: float = 0.0, end: flo
     return grid
 
 
-def _checked_grid(t: Times) -> Tensor:
-    """The times as float64 on the CPU; ValueError unless they are at least two, finite and strictly monotone."""
-    if isinstance(t, Tensor):
-        grid = t.detach().to("cpu", torch.float64)
-    else:
-        grid = torch.from_numpy(np.array(t, dtype=np.float64, order="C"))
+def as_steps(steps: int | Times) -> Tensor:
+    """A number of equal steps from 0 to 1, or a time grid, as the grid."""
+    if isinstance(steps, list | tuple) or getattr(steps, "ndim", 0):
+        return as_grid("steps", steps)  # type: ignore[arg-type]
+    return uniform_grid(steps)  # type: ignore[arg-type]
+
+
+def as_grid(name: str, t: Times) -> Tensor:
+    """The times as float64 on the CPU; ValueError unless at least two, not too many, finite and strictly monotone."""
+    try:
+        listed = np.asarray(t.tolist() if isinstance(t, Tensor) else t)
+        grid = torch.from_numpy(listed.astype(np.float64) if listed.dtype.kind in "fiu" else np.empty(0))
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # no numbers, a ragged list, on the device meta
+        grid = torch.empty(0, dtype=torch.float64)
     steps = grid.diff() if grid.ndim == 1 else grid.new_zeros(1)
     finite = bool(grid.isfinite().all())
     if grid.ndim != 1 or len(grid) < 2 or not finite or not bool((steps > 0).all() or (steps < 0).all()):
+        got = np.array2string(grid.numpy(), threshold=6) if grid.numel() else described(t)
         raise ValueError(
-            "t: expected at least 2 finite times, strictly rising or falling, got "
-            f"{np.array2string(grid.numpy(), threshold=6)}. Make them with uniform_grid(steps)."
+            f"{name}: expected at least 2 finite times, strictly rising or falling, got {got}. Make them with "
+            "uniform_grid(steps)."
         )
+    check_count(f"{name}: number of steps", len(steps), most=MAX_STEPS)
     return grid
 
 
-def _checked_state(x: Tensor) -> Tensor:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"x: expected a floating-point tensor, got {got}. Cast it, for example x.float().")
-    return x
+def _checked(velocity: Velocity, x: Any, t: Times) -> tuple[Tensor, Tensor]:
+    """Grid and state as tensors; ValueError unless they can be integrated."""
+    check_velocity(velocity)
+    if isinstance(x, Tensor) and x.is_meta:  # shapes without values
+        return as_grid("t", t), x
+    return as_grid("t", t), as_tensor("x", x, ("B", ...), least=0, finite=True)
+
+
+def _all_finite(x: Tensor) -> bool:
+    return x.is_meta or bool(x.isfinite().all())
+
+
+def _raise_diverged(states: Iterable[Tensor], grid: Tensor) -> None:
+    """FloatingPointError that names the first step and sample with NaN or infinity."""
+    where = "at the last time"  # if the second run of a random velocity is finite
+    for k, x in enumerate(states):
+        if not _all_finite(x):
+            first = int((~x.isfinite()).reshape(len(x), -1).any(dim=1).nonzero()[0])
+            where = (
+                f"in step {k + 1} of {len(grid) - 1}, t = {grid[k]:.4g} to {grid[k + 1]:.4g}, first in sample {first}"
+            )
+            break
+    raise FloatingPointError(
+        f"velocity(x, t): expected finite values, got NaN or infinity {where}. Take smaller steps, or look into the "
+        "velocity there."
+    )
 
 
 def _tableau(method: str | Tableau) -> Tableau | None:
@@ -359,6 +424,11 @@ def _tableau(method: str | Tableau) -> Tableau | None:
 
 def _time_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
+
+
+def _time_precision(device: torch.device) -> torch.dtype:
+    """Of dopri5's times and steps."""
+    return torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
 
 
 def _bar(times: Tensor, progress: bool | None) -> Iterator[Tensor]:

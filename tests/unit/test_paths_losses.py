@@ -1,9 +1,12 @@
 """The straight path and the loss on it."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 
-from fm_core.losses import flow_matching_loss
+from fm_core.losses import flow_matching_loss, validation_loss
 from fm_core.paths import batch_times, draw_noise, expand_as, straight_path
 
 
@@ -104,5 +107,63 @@ def test_coupling_is_applied_before_the_path():
 def test_loss_errors():
     with pytest.raises(ValueError, match="reduction: expected one of 'mean', 'none', got 'sum'"):
         flow_matching_loss(lambda x, t: x, torch.zeros(2, 2), reduction="sum")
-    with pytest.raises(ValueError, match=r"velocity\(x, t\): expected the shape of x, \(2, 2\), got \(2, 1\)"):
+    with pytest.raises(ValueError, match=r"velocity\(x, t\): expected the shape of x, \(2, 2\), got shape \(2, 1\)"):
         flow_matching_loss(lambda x, t: x[:, :1], torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize("kind", [list, np.asarray, lambda x: torch.tensor(x, dtype=torch.float64)])
+@pytest.mark.parametrize("t", [0.5, np.float32(0.5), np.array([0.5, 0.5]), [0.5, 0.5], torch.tensor(0.5)])
+def test_a_path_takes_numbers_lists_and_arrays(kind, t):
+    x_0, x_1 = [[0.25, 1.0], [2.0, 3.0]], [[1.0, 0.0], [0.0, 1.0]]
+    path = straight_path(kind(x_0), kind(x_1), t)
+    torch.testing.assert_close(path.x_t.float(), (torch.tensor(x_0) + torch.tensor(x_1)) / 2)
+    assert path.x_t.dtype == path.t.dtype and path.t.shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("x_0", "x_1", "t", "message"),
+    [
+        (None, torch.ones(2, 2), 0.5, "x_0: expected a floating-point tensor .*got None"),
+        (torch.ones(2, 2), "noise", 0.5, "x_1: expected .*got 'noise'"),
+        (torch.ones(2, 2), torch.ones(2, 2).byte(), 0.5, r"x_1: expected .*torch.uint8 .*x_1.float\(\)"),
+        (torch.ones(2, 2), torch.ones(2, 2, dtype=torch.complex64), 0.5, "x_1: expected .*torch.complex64"),
+        (torch.ones(2, 2), torch.ones(2, 2, device="meta"), 0.5, "x_1: expected .*on the device meta"),
+        (torch.ones(2, 2), torch.ones(2, 2).to_sparse(), 0.5, "x_1: expected .*sparse"),
+        (torch.ones(2, 2), [[1.0], [1.0, 2.0]], 0.5, "x_1: expected .*got a list"),
+        (torch.ones(0, 2), torch.ones(0, 2), 0.5, r"x_1: expected .*got shape \(0, 2\)"),
+        (torch.tensor([[1.0], [math.nan]]), torch.ones(2, 1), 0.5, "x_0: expected finite .*1 of 2, the first is 1"),
+        (
+            torch.ones(2, 1),
+            torch.tensor([[-math.inf], [math.inf]]),
+            0.5,
+            "x_1: expected finite .*2 of 2, the first is 0",
+        ),
+        (torch.ones(2, 2), torch.ones(2, 2), None, "t: expected .*got None"),
+        (torch.ones(2, 2), torch.ones(2, 2), "half", "t: expected .*got 'half'"),
+        (torch.ones(2, 2), torch.ones(2, 2), torch.tensor(1j), "t: expected .*got 1j"),
+    ],
+)
+def test_a_path_refuses_the_rest_by_name(x_0, x_1, t, message):
+    with pytest.raises(ValueError, match=message):
+        straight_path(x_0, x_1, t)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: flow_matching_loss(None, torch.ones(2, 2)), "velocity: expected a function .*got None"),
+        (lambda: flow_matching_loss(lambda x, t: None, torch.ones(2, 2)), r"velocity\(x, t\): expected .*got None"),
+        (lambda: flow_matching_loss(lambda x, t: x, torch.ones(0, 2)), "x_1: expected"),
+        (lambda: flow_matching_loss(lambda x, t: x, torch.ones(2, 2), generator=3), "generator: expected"),
+        (lambda: flow_matching_loss(lambda x, t: x, torch.ones(2, 2), coupling="ot"), "coupling: expected"),
+        (lambda: validation_loss(lambda x, t: x, torch.ones(0, 2)), "x_1: expected"),
+        (lambda: validation_loss(lambda x, t: x, torch.full((2, 2), math.nan)), "x_1: expected finite values"),
+        (lambda: validation_loss(lambda x, t: x, torch.ones(2, 2), batch_size=-1), "batch_size: expected"),
+        (lambda: draw_noise((-1, 2)), "shape: expected a whole number of at least 1, got -1"),
+        (lambda: draw_noise((10**6, 10**6)), "shape: expected a whole number from 1 to 1,000,000,000"),
+        (lambda: draw_noise((2, 2), seed=10**30), "seed: expected"),
+    ],
+)
+def test_losses_and_noise_refuse_by_name(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -13,8 +13,10 @@ from flow_matching.utils import ModelWrapper
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchdiffeq import odeint
 
+from fm_core import solvers
 from fm_core.models import BaseUNet, ResidualUNet
 from fm_core.solvers import (
     TABLEAUX,
@@ -468,8 +470,21 @@ def test_paced_grid(pacing):
     ("arguments", "message"),
     [
         ({"method": "rk45"}, "method: expected one of 'euler', 'midpoint', 'heun', 'rk4', 'dopri5', got 'rk45'"),
-        ({"x": torch.ones(2, dtype=torch.int64)}, "x: expected a floating-point tensor, got torch.int64"),
-        ({"x": np.ones(2)}, "x: expected a floating-point tensor, got ndarray"),
+        (
+            {"x": torch.ones(2, dtype=torch.int64)},
+            "x: expected a floating-point tensor of shape (B, ...), got torch.int64",
+        ),
+        ({"x": {"x": 1}}, "x: expected a floating-point tensor of shape (B, ...), got a dict"),
+        (
+            {"x": torch.tensor([1.0, math.nan])},
+            "x: expected finite values, got NaN or infinity in 1 of 2, the first is 1",
+        ),
+        ({"velocity": None}, "velocity: expected a function velocity(x, t), got None"),
+        ({"t": "0 to 1"}, "t: expected at least 2 finite times, strictly rising or falling, got '0 to 1'"),
+        (
+            {"t": np.linspace(0, 1, 100_002)},
+            "t: number of steps: expected a whole number from 1 to 100,000, got 100001",
+        ),
         *(
             ({"t": t}, "t: expected at least 2 finite times, strictly rising or falling")
             for t in (torch.tensor(1.0), [0.5], torch.zeros(2, 2), [0, 0.5, 0.4, 1], [1, 0.5, 0.5, 0], [0, math.nan, 1])
@@ -492,11 +507,87 @@ def test_dopri5_says_when_it_is_stuck():
         solve(lambda x, t: x * float("nan"), torch.ones(2), uniform_grid(2), method="dopri5")
 
 
+@pytest.mark.parametrize("method", ["euler", "heun", "rk4"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_fixed_step_method_names_the_step_that_diverged(method, bad):
+    def velocity(x, t):
+        v = -x
+        v[2] = torch.where((t > 0.5) & (t < 0.9), bad, v[2])
+        return v
+
+    message = r"velocity\(x, t\): expected finite values, .* in step 3 of 4, t = 0.6 to 0.8, first in sample 2"
+    grid = [0.0, 0.3, 0.6, 0.8, 1.0]
+    call = {"t": grid, "method": method, "progress": False}
+    if method != "euler":  # these look at the end of the second step too
+        message = message.replace("step 3 of 4, t = 0.6 to 0.8", "step 2 of 4, t = 0.3 to 0.6")
+    for function in (solve, integrate):
+        with pytest.raises(FloatingPointError, match=message):
+            function(velocity, torch.ones(4, 3), **call)
+    with pytest.raises(FloatingPointError, match="in step 2 of 2"):
+        sample(lambda x, t: x if t < 0.5 else x * bad, torch.ones(2), 2)
+
+
+def test_a_finite_flow_is_looked_at_once():
+    """What looks for NaN costs no evaluation, and nothing per step that waits for the device."""
+    seen = []
+
+    def velocity(x, t):
+        seen.append(t)
+        return -x
+
+    sample(velocity, torch.ones(2), 50)
+    assert len(seen) == 50
+
+
+def test_dopri5_has_a_limit_of_evaluations(monkeypatch):
+    monkeypatch.setattr(solvers, "MAX_EVALUATIONS", 200)
+    with pytest.raises(RuntimeError, match="dopri5: expected an end within 200 evaluations, got to t = "):
+        solve(lambda x, t: -1e6 * x, torch.ones(2), uniform_grid(2), method="dopri5", progress=False)
+
+
+def test_dopri5_uses_single_precision_where_the_device_has_no_other(monkeypatch):
+    class Float64(TorchDispatchMode):
+        made = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.dtype == torch.float64:
+                Float64.made += 1
+            return out
+
+    monkeypatch.setattr(solvers, "_time_precision", lambda device: torch.float32)
+    monkeypatch.setattr(solvers, "as_grid", lambda name, t: torch.tensor(t))  # the grid itself lives on the CPU
+    with Float64():
+        end = integrate(lambda x, t: -x, torch.ones(3), (0.0, 1.0), method="dopri5", progress=False)[0]
+    assert Float64.made == 0
+    torch.testing.assert_close(end, torch.full((3,), math.exp(-1)), rtol=1e-4, atol=0)
+
+
+def test_time_precision():
+    assert solvers._time_precision(torch.device("cpu")) == torch.float64
+    assert solvers._time_precision(torch.device("mps")) == torch.float32
+
+
+@pytest.mark.parametrize("numbers", [{"b": (math.nan, 0.5)}, {"c": (0.0, math.inf)}, {"a": ((), (math.nan,))}])
+def test_a_tableau_holds_numbers(numbers):
+    (name,) = numbers
+    with pytest.raises(ValueError, match=f"{name}: expected a number that is finite"):
+        Tableau(**({"a": ((), (1.0,)), "b": (0.5, 0.5), "c": (0.0, 1.0), "order": 2} | numbers))
+
+
+def test_a_state_may_be_an_array_and_steps_a_list():
+    end = sample(lambda x, t: -x, np.ones((2, 3)), [0.0, 0.5, 1.0])
+    torch.testing.assert_close(end, sample(lambda x, t: -x, torch.ones(2, 3), 2), rtol=0, atol=0)
+    for steps, words in ((None, "got None"), ("ten", "got 'ten'"), ([1.0], "steps: expected at least 2")):
+        with pytest.raises(ValueError, match=f"steps: .*{words}" if "steps" not in words else words):
+            sample(lambda x, t: -x, torch.ones(2), steps)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: uniform_grid(0), "steps: expected a whole number of at least 1, got 0"),
-        (lambda: uniform_grid(2.5), "steps: expected a whole number of at least 1, got 2.5"),
+        (lambda: uniform_grid(0), "steps: expected a whole number from 1 to 100,000, got 0"),
+        (lambda: uniform_grid(2.5), "steps: expected a whole number from 1 to 100,000, got 2.5"),
         (lambda: uniform_grid(3, start=1.0), "start, end: expected two different times"),
         (lambda: uniform_grid(3, end=math.inf), "end: expected a number that is finite, got inf"),
         (lambda: paced_grid(3, lambda s: s[:2]), "pacing: expected a function of an array that rises strictly"),
