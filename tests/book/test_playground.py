@@ -107,6 +107,15 @@ def seen(browser: Browser, address: str) -> Iterator[Visit]:
     seen.page.close()
 
 
+@pytest.fixture(scope="module")
+def opened_once(browser: Browser, address: str) -> Iterator[Page]:
+    """A page whose networks are never loaded."""
+    seen = visit(browser, address, PLAYGROUND)
+    yield seen.page
+    assert seen.troubles == []
+    seen.page.close()
+
+
 def section(page: Page, name: str = "digits") -> Locator:
     return page.locator(f"[data-playground={name}]")
 
@@ -184,6 +193,67 @@ def test_settings_are_shown_at_once_and_run_once_the_networks_are_there(seen: Vi
     expect(part(page, "status")).to_have_text("One digit, RK4, NFE 12.")
     moment(page).fill("1")
     assert moment(page).get_attribute("aria-valuetext") == "t = 0.11, step 1 of 3"
+    assert seen.troubles == []
+
+
+def test_a_double_click_is_one_click(seen: Visit) -> None:
+    page = seen.page
+    part(page, "go").dblclick()
+    expect(part(page, "status")).to_contain_text("NFE 20")
+    assert section(page).get_by_role("spinbutton", name="Noise number").input_value() == "0"
+    part(page, "go").click()
+    expect(section(page).get_by_role("spinbutton", name="Noise number")).not_to_have_value("0")
+
+
+@pytest.mark.parametrize(
+    ("typed", "used"), [("-1", "0"), ("3.7", "4"), ("1e20", "9999"), ("12", "12"), ("", "0"), ("1e999", "0")]
+)
+def test_the_noise_number_in_the_field_is_the_one_in_use(opened_once: Page, typed: str, used: str) -> None:
+    page = opened_once
+    field = section(page).get_by_role("spinbutton", name="Noise number")
+    for text in ("0", typed):
+        field.fill(text)
+        field.blur()
+    expect(field).to_have_value(used)
+    expect(section(page).locator("canvas").first).to_have_attribute(
+        "aria-label", re.compile(f"from noise number {used}$")
+    )
+    said = section(page).locator(".playground-settings small")
+    expect(said).to_have_text("" if typed == used else f"Whole numbers from 0 to 9999: took {used}.")
+
+
+def test_the_address_holds_the_settings(fresh: Page, address: str) -> None:
+    fresh.goto(f"{address}/{PLAYGROUND}.html?noise=298&steps=8&solver=heun&digits=9&spacing=nonsense&other=1")
+    expect(section(fresh).get_by_role("spinbutton", name="Noise number")).to_have_value("298")
+    expect(section(fresh).get_by_text("8 (NFE 16)")).to_be_visible()
+    expect(section(fresh).locator("canvas").first).to_have_attribute(
+        "aria-label", re.compile("nine digits from noise number 298$")
+    )
+    assert section(fresh).get_by_label("Steps in time").input_value() == "linear"
+    section(fresh).get_by_role("slider", name="Steps").fill("5")
+    section(fresh).get_by_role("radio", name="Base").check(force=True)
+    section(fresh).get_by_role("radio", name="Euler").check(force=True)
+    assert fresh.url.split("?")[1] == "noise=298&steps=5&digits=9&other=1&networks=base"
+    fresh.reload()
+    expect(section(fresh).locator("canvas")).to_have_count(1)
+
+
+def test_a_run_stopped_before_its_first_step_says_so(seen: Visit) -> None:
+    page = seen.page
+    part(page, "go").click()
+    expect(part(page, "status")).to_contain_text("NFE 20")
+    for name in ("9", "RK4"):
+        section(page).get_by_role("radio", name=name).check(force=True)
+    expect(part(page, "status")).to_have_text("Running.")
+    page.evaluate(
+        """() => {
+          const part = (name) => document.querySelector(`[data-playground=digits] [data-part=${name}]`);
+          part("go").click();
+          setTimeout(() => part("stop").click());
+        }"""
+    )
+    expect(part(page, "status")).to_have_text("Stopped before the first step.")
+    expect(moment(page)).to_be_disabled()
     assert seen.troubles == []
 
 
@@ -358,6 +428,11 @@ def test_a_network_that_is_not_the_one_listed_is_refused(seen: Visit) -> None:
     seen.page.route(FILES, lambda route: route.fulfill(body=b"something else"))
     part(seen.page, "go").click()
     expect(part(seen.page, "why")).to_contain_text("is not the one that belongs here")
+
+
+def test_a_missing_module_is_named(fresh: Page, address: str) -> None:
+    fresh.route("**/stage.js", lambda route: route.fulfill(status=404))
+    check_reason(fresh, address, "_static/playground/stage.js could not be fetched: the server answered 404")
 
 
 @pytest.fixture

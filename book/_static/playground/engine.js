@@ -126,13 +126,15 @@ export class Engine extends EventTarget {
       }
     });
     worker.addEventListener("error", (event) => {
-      const reason = event.message || "its script could not be loaded";
+      const reason = event.message || `${new URL("worker.js", import.meta.url)} could not be loaded`;
       for (const { reject } of this.#waiting.values()) {
         reject(new Error(`The worker that runs the networks failed: ${reason}.`));
       }
       this.#waiting.clear();
       this.#worker = null;
+      this.#running = null;
       this.loaded.clear();
+      this.dispatchEvent(new Event("loaded")); // what is loaded has changed
     });
     return worker;
   }

@@ -12,6 +12,7 @@ export class Runner {
   #turn = 0; // counts runs and changes, so that what belongs to an earlier one is dropped
   #timer = 0;
   #loading = false;
+  #pressed = false; // the press that started the loading may be the first of a double click
 
   /**
    * @param {HTMLElement} section holds elements with the data-part go, stop, progress and status
@@ -24,7 +25,11 @@ export class Runner {
     Object.assign(this, part);
     const find = (name) => section.querySelector(`[data-part=${name}]`);
     [this.go, this.stop, this.progress, this.status] = ["go", "stop", "progress", "status"].map(find);
-    this.go.addEventListener("click", () => {
+    this.go.addEventListener("click", ({ detail }) => {
+      if (this.#loading || (this.#pressed && detail > 1)) {
+        return;
+      }
+      this.#pressed = !this.#ready;
       this.onpress?.();
       this.start();
     });
@@ -56,13 +61,19 @@ export class Runner {
     if (this.#loading) {
       return;
     }
+    let turn = this.#turn;
     try {
       await this.#load();
-      await this.#run();
+      this.#turn += 1;
+      turn = this.#turn;
+      await this.#run(turn);
     } catch (error) {
       this.#loading = false;
-      this.#rest();
-      this.explain(error.message, () => this.start());
+      if (turn === this.#turn) {
+        this.#rest();
+        this.stage.cut();
+        this.explain(error.message, () => this.start());
+      }
     }
   }
 
@@ -91,9 +102,7 @@ export class Runner {
     this.#loading = false;
   }
 
-  async #run() {
-    this.#turn += 1;
-    const turn = this.#turn;
+  async #run(turn) {
     const request = this.#reset();
     const networks = request.networks.map(({ name }) => name);
     const states = request.grid.length * networks.length;
@@ -108,11 +117,10 @@ export class Runner {
     if (turn !== this.#turn) {
       return;
     }
-    if (stopped) {
-      this.stage.cut();
-    }
+    const reached = stopped ? this.stage.cut() : request.grid.length - 1;
     this.#rest();
-    this.status.textContent = stopped ? "Stopped. The slider goes as far as it came." : request.done;
+    const how = reached ? "Stopped. The slider goes as far as it came." : "Stopped before the first step.";
+    this.status.textContent = stopped ? how : request.done;
   }
 
   #reset() {

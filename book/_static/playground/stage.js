@@ -117,7 +117,7 @@ export class Stage {
       const step = duration(state.milliseconds / state.k);
       panel.numbers.textContent = `NFE ${state.nfe} · ${step} a step · ${duration(state.milliseconds)}`;
     }
-    const everywhere = Math.min(...[...this.#panels.values()].map(({ states }) => states.length)) - 1;
+    const everywhere = this.#reached();
     const last = everywhere === this.#grid.length - 1;
     if (this.#following && everywhere > this.#moment && (last || !wantsLessMotion())) {
       this.#show(everywhere);
@@ -126,10 +126,18 @@ export class Stage {
     }
   }
 
-  /** A run that was stopped: the slider ends where it ended. */
+  /** A run that was stopped or failed: the slider ends where it ended. Returns the last step that all networks made. */
   cut() {
-    this.slider.max = Math.min(...[...this.#panels.values()].map(({ states }) => states.length)) - 1;
-    this.#show(Number(this.slider.value));
+    const reached = this.#reached();
+    this.slider.max = Math.max(1, reached);
+    this.slider.disabled = reached === 0;
+    this.replay.disabled = reached === 0;
+    this.#show(Math.min(this.#moment, reached));
+    return reached;
+  }
+
+  #reached() {
+    return Math.min(...[...this.#panels.values()].map(({ states }) => states.length)) - 1;
   }
 
   /** What is recorded: `{ network: states }`. */
@@ -179,7 +187,7 @@ export class Stage {
   #replay() {
     this.#stopReplay();
     this.#following = false;
-    const last = Math.min(...[...this.#panels.values()].map(({ states }) => states.length)) - 1;
+    const last = this.#reached();
     const begin = performance.now();
     const next = (now) => {
       const share = Math.min(1, (now - begin) / REPLAY);

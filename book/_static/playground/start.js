@@ -13,12 +13,22 @@
     return null;
   };
 
-  /* Why a module did not load: a browser's own message does not say. */
-  const whyNot = async (module, error) => {
-    const response = await fetch(module, { method: "HEAD" }).catch(() => null);
-    const type = response?.headers.get("content-type") ?? "";
-    if (!response?.ok || /javascript/.test(type)) return error.message;
-    return `This server sends scripts as ${type || "files of no type"}, and browsers run no such modules. ${SERVE}`;
+  /* Why a module, or one that it imports, did not load: a browser's own message does not say. */
+  const whyNot = async (module, seen = new Set()) => {
+    if (seen.has(module)) return null;
+    seen.add(module);
+    const response = await fetch(module).catch(() => null);
+    if (!response) return `The file ${module} could not be reached.`;
+    if (!response.ok) return `The file ${module} could not be fetched: the server answered ${response.status}.`;
+    const type = response.headers.get("content-type") ?? "";
+    if (!/javascript/.test(type)) {
+      return `This server sends scripts as ${type || "files of no type"}, and browsers run no such modules. ${SERVE}`;
+    }
+    for (const [, name] of (await response.text()).matchAll(/from "(\.\/[\w.]+)"/g)) {
+      const why = await whyNot(new URL(name, module).href, seen);
+      if (why) return why;
+    }
+    return null;
   };
 
   /* Say in a section why it does not run; `retry` is what the button does, where trying again makes sense. */
@@ -60,7 +70,7 @@
       const missing = lacking();
       if (missing) throw new Error(missing);
       const { mount } = await import(module).catch(async (error) => {
-        throw new Error(await whyNot(module, error));
+        throw new Error((await whyNot(module)) ?? error.message);
       });
       await mount(sections, new URL("../local/playground.json", here), explain);
     } catch (error) {

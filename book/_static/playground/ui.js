@@ -3,6 +3,7 @@
  * `first` is one button.
  */
 
+import { readAddress, writeAddress } from "./address.js";
 import { choice, element } from "./elements.js";
 import { Engine } from "./engine.js";
 import { mix, PIXELS } from "./fields.js";
@@ -23,6 +24,7 @@ const SPACINGS = {
 const DIGITS = { 1: "One digit", 4: "Four digits", 9: "Nine digits" };
 const SEEDS = 10_000;
 const FIRST_SEED = 0; // not selected
+const MOST_STEPS = 64;
 
 const mounts = { digits: mountDigits, drawing: mountDrawing, first: mountFirst };
 
@@ -50,12 +52,19 @@ async function mountDigits({ section, part, engine, known, tableaux, pacings, ex
   const stage = new Stage(part("stage"));
   const form = part("settings");
   const both = known.map(({ name }) => name).join(" ");
-  const radios = (legend, name, choices, chosen) => choice(legend, name, choices, chosen, () => runner.changed());
-  const steps = element("input", { type: "range", name: "steps", min: 1, max: 64, value: 20, autocomplete: "off" });
+  const radios = (legend, name, choices, chosen) => choice(legend, name, choices, chosen, () => changed());
+  const steps = element("input", {
+    type: "range",
+    name: "steps",
+    min: 1,
+    max: MOST_STEPS,
+    value: 20,
+    autocomplete: "off",
+  });
   const nfe = element("output");
   const spacing = element(
     "select",
-    { name: "spacing", autocomplete: "off", onchange: () => runner.changed() },
+    { name: "spacing", autocomplete: "off", onchange: () => changed() },
     ...Object.entries(SPACINGS).map(([value, label]) => element("option", { value }, label)),
   );
   const seed = element("input", {
@@ -66,8 +75,16 @@ async function mountDigits({ section, part, engine, known, tableaux, pacings, ex
     step: 1,
     value: FIRST_SEED,
     autocomplete: "off",
-    onchange: () => runner.changed(),
+    onchange: () => {
+      const typed = seed.value;
+      noise = wholeNumber(typed, SEEDS - 1) ?? noise;
+      seed.value = noise;
+      note.textContent = typed === String(noise) ? "" : `Whole numbers from 0 to ${SEEDS - 1}: took ${noise}.`;
+      changed();
+    },
   });
+  const note = element("small", { role: "status" });
+  let noise = FIRST_SEED;
   form.replaceChildren(
     radios(
       "Networks",
@@ -85,7 +102,22 @@ async function mountDigits({ section, part, engine, known, tableaux, pacings, ex
     element("label", { class: "playground-wide" }, element("span", {}, "Steps"), steps, nfe),
     element("label", {}, element("span", {}, "Steps in time"), spacing),
     element("label", {}, element("span", {}, "Noise number"), seed),
+    note,
   );
+  const allowed = {
+    networks: [both, ...known.map(({ name }) => name)],
+    digits: Object.keys(DIGITS),
+    method: Object.keys(SOLVERS),
+    spacing: Object.keys(SPACINGS),
+    steps: Array.from({ length: MOST_STEPS }, (_, k) => String(k + 1)),
+    seed: Array.from({ length: SEEDS }, (_, k) => String(k)),
+  };
+  const usual = readAddress(form, allowed);
+  noise = Number(seed.value);
+  const changed = () => {
+    writeAddress(form, usual);
+    runner.changed();
+  };
   form.addEventListener("submit", (event) => event.preventDefault());
 
   const settings = () => {
@@ -102,7 +134,7 @@ async function mountDigits({ section, part, engine, known, tableaux, pacings, ex
     nfe.textContent = `${steps} (NFE ${steps * tableaux[method].b.length})`;
   };
   form.addEventListener("input", count);
-  steps.addEventListener("change", () => runner.changed());
+  steps.addEventListener("change", () => changed());
 
   const request = () => {
     const chosen = settings();
@@ -110,10 +142,10 @@ async function mountDigits({ section, part, engine, known, tableaux, pacings, ex
     const evaluations = chosen.steps * tableaux[chosen.method].b.length;
     return {
       networks,
-      x: normals(chosen.digits * PIXELS, seedOf(seed)),
+      x: normals(chosen.digits * PIXELS, noise),
       grid: pacedGrid(chosen.steps, interpolate(pacings[chosen.spacing])),
       tableau: tableaux[chosen.method],
-      what: `${DIGITS[chosen.digits].toLowerCase()} from noise number ${seedOf(seed)}`,
+      what: `${DIGITS[chosen.digits].toLowerCase()} from noise number ${noise}`,
       done:
         `${DIGITS[chosen.digits]}, ${SOLVERS[chosen.method]}, NFE ${evaluations}` +
         (networks.length > 1 ? ", the same noise and times for both networks." : "."),
@@ -122,7 +154,12 @@ async function mountDigits({ section, part, engine, known, tableaux, pacings, ex
   const names = known.map(({ name }) => name);
   let drawn = false;
   const onpress = () => {
-    seed.value = drawn ? Math.floor(Math.random() * SEEDS) : seed.value;
+    if (drawn) {
+      noise = Math.floor(Math.random() * SEEDS);
+      seed.value = noise;
+      note.textContent = "";
+      writeAddress(form, usual);
+    }
     drawn = true;
   };
   const label = "New noise, new digits";
@@ -203,8 +240,8 @@ async function mountFirst({ section, part, engine, known, tableaux, explain }) {
   await runner.prepare();
 }
 
-/** The noise number, whatever was typed. */
-function seedOf(field) {
-  const typed = Math.trunc(Number(field.value));
-  return Number.isFinite(typed) ? Math.min(SEEDS - 1, Math.max(0, typed)) : 0;
+/** The whole number from 0 to `most` nearest to what was typed; null for what is no number. */
+function wholeNumber(typed, most) {
+  const number = typed.trim() === "" ? Number.NaN : Math.round(Number(typed));
+  return Number.isNaN(number) ? null : Math.min(most, Math.max(0, number));
 }
