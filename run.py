@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import webbrowser
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,8 +33,31 @@ def run(program, *words, **environment):
     return subprocess.run([str(BIN / program), *words], cwd=ROOT, env=os.environ | environment).returncode
 
 
+@contextmanager
+def alone():
+    """Wait while another command of this folder installs; a process that ends gives its lock back, however it ends."""
+    with (ROOT / ".setup-lock").open("w") as file:
+        if os.name == "nt":
+            import msvcrt
+
+            while True:
+                with suppress(OSError):  # tried for ten seconds
+                    msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+                    break
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def setup():
     """Make `.venv` and install, unless the last installation was for the same requirements in the same folder."""
+    with alone():
+        return _install()
+
+
+def _install():
     requirements = [(ROOT / name).read_text("utf-8") for name in ("requirements.txt", "pyproject.toml")]
     wanted, done = "\n".join([str(ROOT), *requirements]), VENV / "installed"
     python = shutil.which("python", path=str(BIN))
@@ -51,7 +75,14 @@ def setup():
 def book(*words):
     options = [word for word in words if word != "--strict"]
     options += ["-W", "-n", "--keep-going"] if "--strict" in words else []
-    code = setup() or run("jupyter-book", "build", ".", "--all", *options)
+    if code := setup():
+        return code
+    for packages in ("lib/*/site-packages", "Lib/site-packages"):
+        for found in VENV.glob(f"{packages}/jupyter_book-[!1]*.dist-info"):
+            print(f"{VENV}: expected Jupyter Book 1, got {found.stem}: from version 2 on, sliders need a kernel.\n"
+                  "Delete this folder; the next command installs what the book needs.", file=sys.stderr)  # fmt: skip
+            return 2
+    code = run("jupyter-book", "build", ".", "--all", *options)
     if code == 0:
         print(f"\nBuilt {HTML / 'index.html'}. The playground needs a server: python3 run.py serve")
     return code

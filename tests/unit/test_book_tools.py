@@ -78,6 +78,27 @@ def test_setup_installs_again_after_a_failure_and_when_requirements_change_only(
     assert ["Setting up" in answer.stdout for answer in answers] == [True, False]
 
 
+def test_two_set_ups_at_once_wait_for_each_other(checkout: Path) -> None:
+    for name in ("requirements.txt", "pyproject.toml"):
+        (checkout / name).write_text("")
+    command, pipes = [sys.executable, checkout / "run.py", "setup"], {"stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as first, subprocess.Popen(command, **pipes) as second:
+        answers = [one.communicate(timeout=120)[0] for one in (first, second)]
+    assert [one.returncode for one in (first, second)] == [0, 0]
+    assert sum("Setting up .venv" in answer for answer in answers) == 1
+
+
+def test_jupyter_book_2_is_refused_by_name(checkout: Path) -> None:
+    for name in ("requirements.txt", "pyproject.toml"):
+        (checkout / name).write_text("")
+    assert run(checkout, "setup").returncode == 0
+    packages = next((checkout / ".venv").glob("**/site-packages"))
+    (packages / "jupyter_book-2.0.1.dist-info").mkdir()
+    answer = run(checkout, "book")
+    assert answer.returncode == 2
+    assert "expected Jupyter Book 1" in answer.stderr and "2.0.1" in answer.stderr
+
+
 def project(folder: Path, urls: str) -> Path:
     pyproject = folder / "pyproject.toml"
     pyproject.write_text(f"[project]\n{urls}")
