@@ -19,10 +19,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from fm_core._checks import check_choice
+from fm_core._files import read_json, to_json, write_atomically
 from fm_core.models import MODELS, UNet, build_model
 
 __all__ = [
     "CheckpointError",
+    "check_free",
+    "check_recipe",
     "describe",
     "load_checkpoint",
     "load_model",
@@ -45,26 +48,6 @@ class CheckpointError(ValueError):
     """A file that is damaged, foreign, or belongs to another run. The file is left as it was."""
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part.
-
-    Args:
-        path: file; its folder is made if missing.
-        content: of the file.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def save_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Write a training checkpoint, atomically.
 
@@ -83,7 +66,7 @@ def save_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Tensor],
             f"{path}: expected finite tensors, got NaN or infinity in {len(broken)}, the first is {broken[0]!r}. "
             "Nothing was written and the last checkpoint is untouched. Resume from it with a smaller learning rate."
         )
-    text = json.dumps(state)
+    text = to_json(state)
     metadata = {"format": FORMAT, "sha256": _digest(tensors, text), "state": text}
     write_atomically(path, save(tensors, metadata))
 
@@ -152,7 +135,7 @@ def save_model(folder: str | os.PathLike[str], model: nn.Module, *, half: bool =
         "training": facts,
     }
     write_atomically(folder / "model.safetensors", content)
-    write_atomically(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    write_atomically(folder / "config.json", (to_json(config, indent=2) + "\n").encode())
     return folder
 
 
@@ -187,6 +170,37 @@ def load_model(
         ) from error
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  (torch's stub lacks this form)
     return network.eval()
+
+
+def check_recipe(file: Path, theirs: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
+    """CheckpointError unless a file's recipe is this one; both JSON-ready."""
+    different = sorted(k for k in recipe.keys() | theirs.keys() if recipe.get(k) != theirs.get(k))
+    if different:
+        changes = "; ".join(f"{k}: {theirs.get(k)!r} there, {recipe.get(k)!r} here" for k in different)
+        raise CheckpointError(
+            f"{file}: expected the same recipe, got another one ({changes}). It is left untouched. Use the same recipe "
+            "to resume, or another folder with out=...."
+        )
+
+
+def check_free(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """CheckpointError if a run would replace a network of another recipe, or files that are not this package's.
+
+    Args:
+        folder: of the run.
+        recipe: of the run, JSON-ready. Where there is a checkpoint, resuming compares the checkpoint's.
+    """
+    card, resumed = read_json(folder / "config.json"), (folder / "checkpoint.safetensors").exists()
+    ours = isinstance(card, dict) and "sha256" in card and isinstance(card.get("training"), dict)
+    names = ["config.json"] if resumed else ["config.json", "model.safetensors"]
+    foreign = [folder / name for name in names if not ours and (folder / name).exists()]
+    if foreign:
+        raise CheckpointError(
+            f"{foreign[0]}: expected no such file or one written by train(), got another. It is left untouched. Move "
+            "it, or choose another folder with out=...."
+        )
+    if ours and not resumed:
+        check_recipe(folder / "config.json", card["training"].get("recipe", {}), recipe)
 
 
 def model_card(folder: str | os.PathLike[str]) -> dict[str, Any]:

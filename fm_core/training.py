@@ -7,11 +7,15 @@ run ends with the same weights, bit for bit, as an uninterrupted one.
 
 from __future__ import annotations
 
+import json
 import math
+import signal
 import statistics
-import tempfile
+import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,14 +27,23 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from fm_core._checks import check_choice, check_count, check_number
-from fm_core.checkpoints import CheckpointError, describe, load_checkpoint, save_checkpoint, save_model
+from fm_core._files import own_folder, to_json
+from fm_core.checkpoints import (
+    CheckpointError,
+    check_free,
+    check_recipe,
+    describe,
+    load_checkpoint,
+    save_checkpoint,
+    save_model,
+)
 from fm_core.data import Digits, fingerprint
 from fm_core.environment import provenance, resolve_device
 from fm_core.losses import flow_matching_loss, validation_loss
 from fm_core.models import count_parameters
 from fm_core.paths import draw_noise
 from fm_core.solvers import Trajectory, solve, uniform_grid
-from fm_core.tracking import NullTracker, Tracker
+from fm_core.tracking import GuardedTracker, MLflowTracker, NullTracker, Tracker
 
 __all__ = ["Callback", "Loss", "TrainConfig", "TrainResult", "learning_rate", "loss_name", "train"]
 
@@ -151,13 +164,14 @@ def train(
     """Train a velocity network, or resume a run that was interrupted.
 
     Where ``out`` holds a checkpoint of the same recipe, model and data, the run goes on from it, in the same tracked
-    run.
+    run. Ctrl-C and SIGTERM finish the step and save a checkpoint; a second one ends at once. A tracker that fails is
+    warned about and tried again now and then.
 
     Args:
         model: any ``nn.Module`` with ``model(x, t)`` of the shape of x, for t of shape ``(B,)``; trained in place.
         config: the recipe; ``TrainConfig()`` if left out.
         data: training and held-out set, each ``Digits`` or a float tensor ``(N, ...)``.
-        out: folder of the run, for checkpoint and weights.
+        out: folder of the run, for checkpoint, weights and, for images, ``samples.gif``; of one process at a time.
         loss: called as ``loss(model, x_1, generator=...)``; ``functools.partial`` binds a coupling.
         tracker: where curves, samples and weights are logged, such as ``MLflowTracker()``; nowhere if left out.
         device: as in :func:`fm_core.resolve_device`.
@@ -174,9 +188,11 @@ def train(
         The EMA network and what the run took.
 
     Raises:
-        ValueError: a model that is no velocity for these data, fewer items than one batch, or a count below its least.
-        CheckpointError: the folder's checkpoint is damaged or has another recipe; it stays as it is.
-        FloatingPointError: the loss or the gradient became NaN or infinite; the last checkpoint stays as it is.
+        ValueError: a model that is no velocity for these data, fewer items than one batch, a count below its least, or
+            a folder that cannot be written or that another process uses.
+        CheckpointError: the folder's files are damaged, foreign or of another recipe; they stay as they are.
+        FloatingPointError: a loss or the gradient became NaN or infinite; the last checkpoint stays as it is.
+        KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, once the checkpoint is saved.
 
     Source: Lipman et al. 2023, section 4; averaging after Polyak and Juditsky 1992. Explained in the chapter *Training
     and tracking*.
@@ -195,10 +211,8 @@ def train(
 
     run = _State(model, config, device)
     recipe = {**asdict(config), **describe(model), "loss": loss_name(loss)}
-    recipe["data_sha256"] = fingerprint(train_set.images)
-    file = out / "checkpoint.safetensors"
-    resumed_at = run.load(file, recipe)
-    tracker = tracker or NullTracker()
+    recipe = json.loads(to_json({**recipe, "data_sha256": fingerprint(train_set.images)}))
+    file, images = out / "checkpoint.safetensors", _are_images(train_set.images)
     made_with = provenance(device)
     bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and _gains_from_bfloat16(device))
     facts = {
@@ -210,19 +224,29 @@ def train(
         "parameters": count_parameters(model),
         "steps": config.steps,
     }
-    if run.step < config.steps:  # a finished run is only read
-        run.sessions.append({"from_step": run.step, **made_with})
     forward = torch.compile(model) if compile else model
     order = _Order(len(train_set), config, device)
     total, count, speeds = torch.zeros((), device=device), 0, list[float]()
     snapshot: Trajectory | None = None
 
-    with _tracked(tracker, run) as tracker, _denormals_flushed():
-        tracker.log_params({**recipe, **facts})
-        bar = tqdm(
+    with (
+        _Stop() as stop,
+        _resumed(run, out, recipe) as resumed_at,
+        _tracked(tracker or NullTracker(), run, file, recipe) as tracker,
+        _denormals_flushed(),
+        tqdm(
             total=config.steps * config.batch_size, initial=run.step * config.batch_size, unit="img", unit_scale=True,
             desc=type(model).__name__, disable=not progress, mininterval=1.0,
-        )  # fmt: skip
+        ) as bar,
+    ):  # fmt: skip
+        tracker.log_params({**recipe, **facts})
+        if run.step < config.steps:  # a finished run is only read
+            run.sessions = [s for s in run.sessions if s["from_step"] < run.step]
+            run.sessions.append({"from_step": run.step, **made_with})
+        products = [out / name for name in ("model.safetensors", "config.json", "samples.gif")[: 3 if images else 2]]
+        due = run.step == config.steps or (eval_every and run.step % eval_every == 0)
+        if run.step and due and not all(product.exists() for product in products):  # perhaps killed before logging it
+            snapshot = _snapshot(run.ema.module.eval(), test_set.images, tracker, run.step, out)
         run.clock = began = time.perf_counter()
         while run.step < config.steps:
             for group in run.optimizer.param_groups:
@@ -242,7 +266,7 @@ def train(
             last = run.step == config.steps
             if run.step % log_every == 0 or last:
                 mean, gradient = (total / count).item(), norm.item()  # waits for the device
-                _require_finite(mean, gradient, run.step)
+                _require_finite(run.step, {"loss": mean, "gradient norm": gradient})
                 speeds.append(count * config.batch_size / (time.perf_counter() - began))
                 curves = {"loss": mean, "grad_norm": gradient, "lr": learning_rate(run.step - 1, config)}
                 tracker.log_metrics({**curves, "images_per_second": speeds[-1], **(own or {})}, run.step)
@@ -252,25 +276,29 @@ def train(
             if last or (eval_every and run.step % eval_every == 0):
                 network = run.ema.module.eval()
                 run.validation_loss = validation_loss(network, test_set.images[:eval_images])
+                _require_finite(run.step, {"validation loss": run.validation_loss})
                 tracker.log_metrics({"validation_loss": run.validation_loss}, run.step)
-                snapshot = _snapshot(network, test_set.images, tracker, run.step)
-            if last or run.step % checkpoint_every == 0:
+                snapshot = _snapshot(network, test_set.images, tracker, run.step, out)
+            if last or stop.signal or run.step % checkpoint_every == 0:
                 run.save(file, recipe)
+            tracker.flush()  # after the checkpoint, which holds the points that are not sent yet
+            if not last:
+                stop.check(run.step)
             if count == 0:
                 began = time.perf_counter()  # evaluation and checkpoints do not count as training speed
-        bar.close()
 
         save_model(
             out, run.ema.module.eval(), recipe=recipe, images=run.step * config.batch_size, steps=run.step,
             seconds=round(run.seconds, 1), validation_loss=run.validation_loss, sessions=run.sessions,
             data={"source": train_set.source, "sha256": recipe["data_sha256"]}, run_id=run.run_id,
         )  # fmt: skip
-        for name in ("model.safetensors", "config.json"):
-            tracker.log_file(out / name)
-        if snapshot is not None and _are_images(snapshot.x[0]):
+        if snapshot is not None and images:
             from fm_core.plotting import render_gif
 
-            tracker.log_file(render_gif(out / "samples.gif", {type(model).__name__: snapshot}))
+            render_gif(out / "samples.gif", {type(model).__name__: snapshot})
+        for product in products:
+            tracker.log_file(product)
+    stop.check(run.step)
     return TrainResult(
         model=run.ema.module.eval(),
         validation_loss=run.validation_loss,
@@ -295,11 +323,14 @@ class _State:
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.step, self.seconds, self.clock = 0, 0.0, time.perf_counter()
         self.run_id: str | None = None
+        self.key = uuid.uuid4().hex  # finds the tracked run of a process that was killed before it noted the id
+        self.tracker = GuardedTracker(NullTracker())
         self.sessions: list[dict[str, Any]] = []  # device, versions and commit of each stretch of the run
+        self.points: list[Any] = []  # of the curves, which the session before did not send
         self.validation_loss = math.nan
 
     def save(self, file: Path, recipe: Mapping[str, Any]) -> None:
-        now = time.perf_counter()
+        now, self.run_id = time.perf_counter(), self.tracker.run_id or self.run_id
         self.seconds, self.clock = self.seconds + now - self.clock, now
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
@@ -312,6 +343,8 @@ class _State:
             "seconds": self.seconds,
             "validation_loss": None if math.isnan(self.validation_loss) else self.validation_loss,
             "run_id": self.run_id,
+            "key": self.key,
+            "points": self.tracker.points(),
             "sessions": self.sessions,
         }
         save_checkpoint(file, tensors, state)
@@ -321,14 +354,21 @@ class _State:
         if not file.exists():
             return 0
         tensors, state = load_checkpoint(file)
-        theirs = state["recipe"]
-        different = sorted(k for k in recipe.keys() | theirs.keys() if recipe.get(k) != theirs.get(k))
-        if different:
-            changes = "; ".join(f"{k}: {theirs.get(k)!r} there, {recipe.get(k)!r} here" for k in different)
+        try:
+            if state["step"] == 0 and state["recipe"] != recipe:
+                return 0  # nothing was trained
+            check_recipe(file, state["recipe"], recipe)
+            self._take(tensors, state)
+        except CheckpointError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{file}: expected a checkpoint of the same recipe, got another one ({changes}). It is left untouched. "
-                "Use the same recipe to resume it, or another folder with out=...."
-            )
+                f"{file}: expected the state of a training run, got another ({error!r}). It is left untouched. Delete "
+                "it, or choose another folder with out=...."
+            ) from error
+        return self.step
+
+    def _take(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}, "random": {}}
         for name, value in tensors.items():
             part, _, key = name.partition(".")
@@ -344,10 +384,10 @@ class _State:
             slots.setdefault(int(i), {})[slot] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
         self.generator.set_state(parts["random"]["generator"])
-        self.step, self.seconds, self.run_id = state["step"], state["seconds"], state["run_id"]
-        self.sessions = state["sessions"]
+        self.step, self.seconds = check_count("step", state["step"], least=0), float(state["seconds"])
+        self.run_id, self.sessions = state["run_id"], list(state["sessions"])
+        self.key, self.points = state.get("key", self.key), state.get("points", [])
         self.validation_loss = math.nan if state["validation_loss"] is None else state["validation_loss"]
-        return self.step
 
 
 class _Order:
@@ -360,23 +400,76 @@ class _Order:
     def batch(self, step: int) -> Tensor:
         epoch, i = divmod(step, self.items // self.size)
         if epoch != self.epoch:
-            shuffle = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            shuffle = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
             self.epoch, self.permutation = epoch, torch.randperm(self.items, generator=shuffle).to(self.device)
         return self.permutation[i * self.size : (i + 1) * self.size]
 
 
+class _Stop:
+    """Takes SIGINT and SIGTERM for the time of its body, in the main thread; a second one ends at once.
+
+    Attributes:
+        signal: number of the signal that came, or 0.
+    """
+
+    def __enter__(self) -> _Stop:
+        self.signal, self._before = 0, dict[int, Any]()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._before[number] = signal.signal(number, self._asked)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _asked(self, number: int, _: object) -> None:
+        again, self.signal = self.signal, number
+        if again:
+            self._end("")
+
+    def check(self, step: int) -> None:
+        """End the run if a signal came."""
+        if self.signal:
+            said = f"stopped at step {step:,}; the same command goes on from there"
+            tqdm.write(said, file=sys.stderr)
+            self._end(said)
+
+    def _end(self, said: str) -> None:
+        raise KeyboardInterrupt(said) if self.signal == signal.SIGINT else SystemExit(128 + self.signal)
+
+
 @contextmanager
-def _tracked(tracker: Tracker, run: _State):
-    """Open the tracker's run, the checkpoint's if it names one, and close it with the status that the body ends in."""
-    run.run_id, status = tracker.start(run.run_id), "FAILED"
+def _resumed(run: _State, out: Path, recipe: Mapping[str, Any]) -> Iterator[int]:
+    """Take the folder, load its checkpoint and give its step."""
+    with own_folder(out):
+        check_free(out, recipe)
+        yield run.load(out / "checkpoint.safetensors", recipe)
+
+
+@contextmanager
+def _tracked(tracker: Tracker, run: _State, file: Path, recipe: Mapping[str, Any]) -> Iterator[GuardedTracker]:
+    """Open the tracker's run, the checkpoint's if it names one, and close it with the status that the body ends in.
+
+    The key is in the checkpoint before there is a run, so that a killed process leaves none that nobody goes on with.
+    """
+    run.tracker, status, known = GuardedTracker(tracker, run.points), "FAILED", run.run_id
+    if isinstance(tracker, MLflowTracker):
+        tracker.key, tracker.scratch = run.key, file.parent
+    if run.step == 0:
+        run.save(file, recipe)
+    run.run_id = run.tracker.start(known)
+    if run.run_id != known:
+        run.save(file, recipe)
     try:
-        yield tracker
+        yield run.tracker
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
     finally:
-        tracker.close(status)
+        run.tracker.close(status)
 
 
 @contextmanager
@@ -390,7 +483,7 @@ def _denormals_flushed():
         torch.set_flush_denormal(False)
 
 
-def _snapshot(network: nn.Module, like: Tensor, tracker: Tracker, step: int) -> Trajectory:
+def _snapshot(network: nn.Module, like: Tensor, tracker: Tracker, step: int, out: Path) -> Trajectory:
     """Samples of the EMA network, always from the same noise; logged as a Trajectory and, for images, as a grid."""
     noise = draw_noise((SNAPSHOT_SAMPLES, *like.shape[1:]), SNAPSHOT_SEED, like.device)
     trajectory = solve(network, noise, uniform_grid(SNAPSHOT_STEPS), progress=False)
@@ -398,8 +491,9 @@ def _snapshot(network: nn.Module, like: Tensor, tracker: Tracker, step: int) -> 
     if _are_images(noise):
         from fm_core.plotting.images import save_image_grid
 
-        with tempfile.TemporaryDirectory() as folder:
-            tracker.log_file(save_image_grid(Path(folder) / f"step-{step:08d}.png", trajectory.x[-1]), "samples")
+        folder = out / ".samples.part"  # until the run ends
+        folder.mkdir(parents=True, exist_ok=True)
+        tracker.log_file(save_image_grid(folder / f"step-{step:08d}.png", trajectory.x[-1]), "samples")
     return trajectory
 
 
@@ -459,9 +553,10 @@ def _gains_from_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
 
 
-def _require_finite(loss: float, norm: float, step: int) -> None:
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+def _require_finite(step: int, values: Mapping[str, float]) -> None:
+    if not all(math.isfinite(value) for value in values.values()):
+        got = " and ".join(f"{name} {value}" for name, value in values.items())
         raise FloatingPointError(
-            f"step {step}: expected a finite loss and gradient, got loss {loss} and gradient norm {norm}. The last "
-            "checkpoint is untouched. Lower lr or grad_clip, or check the data for NaN."
+            f"step {step}: expected finite values, got {got}. The last checkpoint is untouched. Lower lr or grad_clip, "
+            "or check the data for NaN."
         )
