@@ -6,15 +6,18 @@ A command is a dataclass whose fields are its options; tyro turns docstrings int
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from io import TextIOWrapper
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Literal
 
 import torch
 
-from fm_core._checks import missing_extra
-from fm_core.checkpoints import CheckpointError, load_model, load_pretrained
+from fm_core._checks import check_count, missing_extra
+from fm_core._files import atomic_file
+from fm_core.checkpoints import load_model, load_pretrained
 from fm_core.data import load_digits, load_mnist, load_sample
 from fm_core.environment import resolve_device
 from fm_core.models import MODELS, UNet, build_model
@@ -23,7 +26,7 @@ from fm_core.solvers import Trajectory, sample, solve, uniform_grid
 from fm_core.tracking import MLflowTracker, NullTracker, load_snapshots, run_name
 from fm_core.training import TrainConfig, train
 
-__all__ = ["Gif", "Sample", "Train", "Velocity", "main"]
+__all__ = ["Gif", "Sample", "Train", "Velocity", "main", "run_command"]
 
 Method = Literal["euler", "midpoint", "heun", "rk4", "dopri5"]
 Pacing = Literal["linear", "quadratic", "inverse_quadratic", "logarithmic", "reverse_logarithmic"]
@@ -74,7 +77,7 @@ class Train(TrainConfig):
     experiment: str = "flow-matching"
 
     def run(self) -> str:
-        load = LOADERS[self.data]
+        load, device = LOADERS[self.data], resolve_device(self.device)
         config = TrainConfig(**{field.name: getattr(self, field.name) for field in fields(TrainConfig)})
         torch.manual_seed(self.seed)
         network = build_model(self.model, widths=self.widths, time_dim=self.time_dim)
@@ -82,12 +85,12 @@ class Train(TrainConfig):
         result = train(
             network,
             config,
-            data=(load(split="train", device=self.device), load(split="test", device=self.device)),
+            data=(load(split="train", device=device), load(split="test", device=device)),
             out=self.out or Path("runs") / self.model,
             tracker=MLflowTracker(self.tracking_uri, experiment=self.experiment, run_name=name)
             if self.track
             else NullTracker(),
-            device=self.device,
+            device=device,
             compile=self.compile,
             log_every=self.log_every,
             eval_every=self.eval_every,
@@ -125,9 +128,9 @@ class Sample:
     def run(self) -> str:
         from fm_core.plotting.images import save_image_grid
 
-        network, noise = _network(self.model, self.device), _noise(self.digits, self.seed, self.device)
-        images = sample(network, noise, self.steps, method=self.method)
-        save_image_grid(_folder_made(self.out), images)
+        out, noise = _writable(self.out), _noise("digits", self.digits, self.seed, self.device)
+        images = sample(_network(self.model, self.device), noise, self.steps, method=self.method)
+        save_image_grid(out, images)
         return f"{self.digits} digits of {self.model}, {self.method}, {self.steps} steps: {self.out}"
 
 
@@ -168,6 +171,9 @@ class Gif:
     def run(self) -> str:
         from fm_core.plotting import render_gif
 
+        out = _writable(self.out)
+        if not (self.runs or self.models):
+            raise ValueError("models: expected at least one of them or of runs, got none.")
         if self.runs:
             found = [(run_name(r, uri=self.tracking_uri), load_snapshots(r, uri=self.tracking_uri)) for r in self.runs]
         else:
@@ -182,7 +188,7 @@ class Gif:
             for (name, trajectory), source in zip(found, sources, strict=True)
         }
         render_gif(
-            _folder_made(self.out),
+            out,
             rows,
             samples=min(self.samples, *(trajectory.x.shape[1] for trajectory in rows.values())),
             frames=self.frames,
@@ -220,23 +226,46 @@ class Velocity:
     def run(self) -> str:
         from fm_core.plotting import plot_trajectory
 
+        out = _writable(self.out)
         trajectory = _trajectory(self.model, 1, self.steps, self.method, self.seed, self.device)
         figure = plot_trajectory(trajectory, times=list(self.times), factor=self.factor)
-        figure.savefig(_folder_made(self.out), dpi=150, bbox_inches="tight")
+        with atomic_file(out) as part:
+            figure.savefig(part, dpi=150, bbox_inches="tight")
         return f"velocity of {self.model}, {self.method}, NFE {trajectory.nfe}: {self.out}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and print one line about what it wrote; a mistake ends with one line and exit code 2."""
+    """Run one command; see :func:`run_command`."""
     try:
         import tyro
     except ImportError as error:
         raise missing_extra("The command line", "cli") from error
     commands = {"train": Train, "sample": Sample, "gif": Gif, "velocity": Velocity}
+    prog = "python -m fm_core"
+    return run_command(prog, lambda: tyro.extras.subcommand_cli_from_dict(commands, prog=prog, args=arguments).run())
+
+
+def run_command(prog: str, work: Callable[[], str]) -> int:
+    """Print what ``work`` returns, or one line about what went wrong.
+
+    Args:
+        prog: what the user typed, for the error.
+        work: what to do.
+
+    Returns:
+        The exit code: 0; 2 after an error that a user can mend; 130 after Ctrl-C.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a path that the terminal cannot show is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     try:
-        print(tyro.extras.subcommand_cli_from_dict(commands, prog="python -m fm_core", args=arguments).run())
-    except (CheckpointError, FileNotFoundError, ImportError, ValueError) as error:
-        print(f"python -m fm_core: {error}", file=sys.stderr)
+        print(work())
+    except KeyboardInterrupt as stop:
+        if not any(stop.args):  # train() has said where it stopped
+            print(f"{prog}: interrupted", file=sys.stderr)
+        return 130
+    except (FloatingPointError, ImportError, MemoryError, OSError, ValueError, torch.OutOfMemoryError) as error:
+        print(f"{prog}: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 2
     return 0
 
@@ -252,12 +281,14 @@ def _network(model: str, device: str) -> UNet:
     return load_model(model, resolve_device(device))
 
 
-def _noise(digits: int, seed: int, device: str) -> torch.Tensor:
-    return draw_noise((digits, 1, 28, 28), seed, resolve_device(device))
+def _noise(name: str, count: int, seed: int, device: str) -> torch.Tensor:
+    if check_count(name, count) > 65_536:
+        raise ValueError(f"{name}: expected at most 65,536 in one picture, got {count:,}.")
+    return draw_noise((count, 1, 28, 28), seed, resolve_device(device))
 
 
 def _trajectory(model: str, digits: int, steps: int, method: str, seed: int, device: str) -> Trajectory:
-    noise = _noise(digits, seed, device)
+    noise = _noise("samples", digits, seed, device)
     return solve(_network(model, device), noise, uniform_grid(steps), method=method)
 
 
@@ -265,9 +296,16 @@ def _title(model: str) -> str:
     return f"{model.capitalize()} U-Net" if model in MODELS else Path(model).name
 
 
-def _folder_made(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+def _writable(path: Path) -> Path:
+    """The path, if a file can be written there; its folder is made. Asked before the work, not after it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        with NamedTemporaryFile(dir=path.parent):
+            return path
+    except (OSError, ValueError) as error:
+        raise ValueError(f"out: expected a file that can be written, got {str(path)!r} ({error}).") from error
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 __all__ = ["device_name", "git_commit", "provenance", "resolve_device"]
 
 PACKAGES = ("fm-core", "torch", "torchvision", "numpy")
+_COMPUTES = {"cpu"}  # devices that were tried
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -20,12 +21,25 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
     Args:
         device: ``"auto"`` (a CUDA GPU, else Apple's, else the CPU) or anything that ``torch.device`` takes.
+
+    Raises:
+        ValueError: a device that this torch does not know, that this machine does not have, or that cannot compute,
+            such as a GPU too old for this torch.
     """
-    if device != "auto":
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if isinstance(device, str) and device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if str(device) not in _COMPUTES:
+        try:
+            device = torch.device(device)
+            torch.ones(2, device=device).sum().item()
+        except Exception as error:  # each backend has its own kind
+            said = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+            raise ValueError(
+                f"device: expected 'auto', 'cpu', or a device on which this torch ({torch.__version__}) can compute, "
+                f"got {str(device)!r} ({said}). Use --device cpu or device='cpu'."
+            ) from error
+        _COMPUTES.add(str(device))
+    return torch.device(device)
 
 
 def device_name(device: torch.device) -> str:
