@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from fm_core._files import read_json, to_json
 from fm_core.checkpoints import write_atomically
 from fm_core.environment import provenance, resolve_device
 
@@ -26,6 +26,7 @@ def load_record(name: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such record; the message says what makes it.
+        ValueError: a damaged file.
     """
     path = RESULTS / f"{name}.json"
     if not path.is_file():
@@ -33,7 +34,12 @@ def load_record(name: str) -> dict[str, Any]:
         raise FileNotFoundError(
             f"name: expected one of {there}, got {name!r}. `python -m fm_book.experiments {name}` writes it."
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise ValueError(
+            f"{path}: expected JSON, got a damaged file. `python -m fm_book.experiments {name}` writes it."
+        )
+    return record
 
 
 def write_record(
@@ -58,7 +64,7 @@ def write_record(
         **({"config": dict(config)} if config is not None else {}),
         **_rounded(values),
     }
-    text = json.dumps(record, indent=1)
+    text = to_json(record, indent=1)
     text = re.sub(r"\[[^][{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text)  # short lists on one line
     path = RESULTS / f"{name}.json"
     write_atomically(path, (text + "\n").encode())

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fm_book.experiments import base
-from fm_book.experiments.__main__ import main
+from fm_book.experiments.__main__ import EXPERIMENTS, main
 from fm_book.experiments.ablation import CHANGES, WIDTHS, Ablation
 from fm_book.experiments.base import GradientNorms, Run, curves, depths, train_all
 from fm_book.experiments.compare import NETWORKS, Compare, Network
@@ -394,4 +394,4 @@ def test_the_command_line_lists_the_experiments(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["fm_book.experiments", "--list"])
     main()
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert listed == ["train-published", "classifier", "compare", "ablation", "likelihood", "export"]
+    assert listed == list(EXPERIMENTS)

@@ -14,6 +14,7 @@ from fm_book.experiments.export import Export
 from fm_book.experiments.publish import TrainPublished
 from fm_book.experiments.queue import Queue
 from fm_book.experiments.recipes import Recipes
+from fm_core.__main__ import run_command
 
 EXPERIMENTS = {
     "train-published": TrainPublished,
@@ -27,14 +28,15 @@ EXPERIMENTS = {
 }
 
 
-def main() -> None:
+def main() -> int:
     """Run one experiment and print one line about what it recorded; ``--list`` names them all."""
     if sys.argv[1:] == ["--list"]:
         for name, experiment in EXPERIMENTS.items():
             print(f"{name:<18}{(experiment.__doc__ or '').splitlines()[0]}")
-        return
-    print(tyro.extras.subcommand_cli_from_dict(EXPERIMENTS, prog="python -m fm_book.experiments").run())
+        return 0
+    prog = "python -m fm_book.experiments"
+    return run_command(prog, lambda: tyro.extras.subcommand_cli_from_dict(EXPERIMENTS, prog=prog).run())
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

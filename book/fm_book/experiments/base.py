@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from fm_book.experiments.evaluation import elapsed
 from fm_book.records import write_record
+from fm_core._checks import check_choice
+from fm_core._files import read_json, remove_parts, to_json
 from fm_core.checkpoints import describe, load_model, write_atomically
 from fm_core.data import Digits, load_mnist, load_sample
 from fm_core.environment import resolve_device
@@ -77,18 +79,23 @@ class Run:
     def record(self) -> RunRecord | None:
         """What is recorded about the finished run; None if it is unfinished or had another recipe."""
         for name in ("config.json", "diverged.json"):
-            if (path := self.folder / name).is_file():
-                saved = json.loads(path.read_text(encoding="utf-8"))
-                facts = saved["training"] if name == "config.json" else saved
-                if facts["recipe"].items() >= self.recipe().items():
-                    return RunRecord(
-                        sha256=saved.get("sha256", ""),
-                        diverged=facts.get("diverged"),
-                        seconds=facts.get("seconds", 0.0),
-                        validation_loss=facts.get("validation_loss", float("nan")),
-                        run_id=facts.get("run_id"),
-                        facts=facts,
-                    )
+            saved = read_json(self.folder / name)
+            if not isinstance(saved, dict):
+                continue
+            facts = saved.get("training") if name == "config.json" else saved
+            if not isinstance(facts, dict) or not isinstance(facts.get("recipe"), dict):
+                continue
+            whole = name != "config.json" or (self.folder / "model.safetensors").is_file()
+            if whole and facts["recipe"].items() >= self.recipe().items():
+                loss = facts.get("validation_loss")
+                return RunRecord(
+                    sha256=saved.get("sha256", ""),
+                    diverged=facts.get("diverged"),
+                    seconds=facts.get("seconds", 0.0),
+                    validation_loss=float("nan") if loss is None else loss,
+                    run_id=facts.get("run_id"),
+                    facts=facts,
+                )
         return None
 
     def finished(self) -> RunRecord:
@@ -218,7 +225,7 @@ def train_all(
             )
         except FloatingPointError as error:
             facts = {"recipe": run.recipe(), "diverged": str(error)}
-            write_atomically(run.folder / "diverged.json", (json.dumps(facts, indent=2) + "\n").encode())
+            write_atomically(run.folder / "diverged.json", (to_json(facts, indent=2) + "\n").encode())
             log(f"{run.folder}: diverged, {error}")
         else:
             log(
@@ -297,7 +304,9 @@ class Experiment(ABC):
 
     def splits(self) -> Splits:
         """Training and test digits on the device; of MNIST, without the 500 that the bundled sample tests with."""
-        load = {"mnist": load_mnist, "sample": load_sample}[self.data]
+        loaders = {"mnist": load_mnist, "sample": load_sample}
+        check_choice("data", self.data, loaders)
+        load = loaders[self.data]
         device = resolve_device(self.device)
         train = load(split="train", device="cpu")
         if self.data == "mnist":
@@ -313,6 +322,7 @@ class Experiment(ABC):
         """
         if self.threads:
             torch.set_num_threads(self.threads)
+        remove_parts(self.folder, deep=True)
         data, runs = self.splits(), list(self.runs().values())
         if self.stage != "evaluate":
             self.train(data)

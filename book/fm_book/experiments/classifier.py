@@ -8,7 +8,6 @@ imperceptible noise is recorded as the reason for the recipe.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ from fm_book.metrics.classifier import (
     train_classifier,
 )
 from fm_book.records import write_record
+from fm_core._files import to_json
 from fm_core.checkpoints import write_atomically
 from fm_core.data import Digits, fingerprint, load_mnist
 from fm_core.environment import provenance, resolve_device
@@ -126,7 +126,7 @@ def _write(folder: Path, contents: dict[str, bytes], facts: dict[str, Any]) -> N
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     for name, content in contents.items():
         write_atomically(folder / name, content)
-    config = json.dumps({"sha256": hashes, "training": facts}, indent=2) + "\n"
+    config = to_json({"sha256": hashes, "training": facts}, indent=2) + "\n"
     write_atomically(folder / "config.json", config.encode())
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fm_book.metrics import evaluate_samples
+from fm_core._files import read_json, to_json
 from fm_core.checkpoints import write_atomically
 from fm_core.losses import flow_matching_loss
 from fm_core.models import UNet
@@ -45,17 +47,20 @@ def cached(path: Path, key: dict[str, Any], compute: Callable[[], dict[str, Any]
     Args:
         path: JSON file.
         key: what the values depend on, JSON-ready.
-        compute: called where the file is missing or was made with another key.
+        compute: called where the file is missing, damaged or was made with another key.
+
+    Returns:
+        The values as JSON gives them: lists for tuples, None for NaN.
     """
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["key"] == key:
-            return found["values"]
+    found = read_json(path)
+    if isinstance(found, dict) and found.get("key") == key and isinstance(found.get("values"), dict):
+        return found["values"]
     began = time.perf_counter(), time.process_time()
     values = compute()
     seconds = {"wall": time.perf_counter() - began[0], "processor": time.process_time() - began[1]}
-    write_atomically(path, (json.dumps({"key": key, "values": values, "seconds": seconds}) + "\n").encode())
-    return values
+    text = to_json({"key": key, "values": values, "seconds": seconds})
+    write_atomically(path, (text + "\n").encode())
+    return json.loads(text)["values"]
 
 
 def elapsed(folder: Path) -> dict[str, float]:
@@ -67,7 +72,7 @@ def elapsed(folder: Path) -> dict[str, float]:
     Returns:
         ``wall`` time, and the ``processor`` time of this process, which other work on the machine does not lengthen.
     """
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("**/*.json")]
+    found = [facts for path in folder.glob("**/*.json") if isinstance(facts := read_json(path), dict)]
     parts = [facts["seconds"] for facts in found if facts.keys() == {"key", "values", "seconds"}]
     return {clock: sum(part[clock] for part in parts) for clock in ("wall", "processor")}
 
@@ -114,12 +119,21 @@ def draw_samples(
     blocks, model = [], None
     for block in range(count // BLOCK):
         path = folder / f"{method}-{nfe}" / f"{weights[:16]}-{block}.safetensors"
-        if not path.is_file():
+        if (images := _kept_images(path)) is None:
             model = model or load()
             x = sample(model, paired_noise(block).to(device), nfe // stages, method=method, progress=False)
-            write_atomically(path, save({"images": x.half().cpu().contiguous()}))
-        blocks.append(load_file(path)["images"].float())
+            images = x.half().cpu().contiguous()
+            write_atomically(path, save({"images": images}))
+        blocks.append(images.float())
     return torch.cat(blocks)
+
+
+def _kept_images(path: Path) -> Tensor | None:
+    """The images of a file; None where it is missing or damaged."""
+    try:
+        return load_file(path)["images"]
+    except (OSError, KeyError, SafetensorError):
+        return None
 
 
 def score(images: Tensor, training: Tensor | None = None, only: str = "") -> dict[str, dict[str, Any]]:

@@ -6,7 +6,6 @@ half precision, with configuration, curves and model card.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from fm_book.experiments.base import Experiment, Run, Splits, train_all
+from fm_core._files import to_json
 from fm_core.checkpoints import load_model, pretrained_folder, save_model, write_atomically
 from fm_core.models import MODELS, UNet, summary
 from fm_core.paths import draw_noise
@@ -85,7 +85,7 @@ def publish(name: str, run: Run, uri: str) -> dict[str, Any]:
     save_model(folder, model, half=True)
     training["half_precision_change"] = _change(model, load_model(folder))
     save_model(folder, model, half=True, **training)
-    write_atomically(folder / "history.json", (json.dumps(curves) + "\n").encode())
+    write_atomically(folder / "history.json", (to_json(curves) + "\n").encode())
     write_atomically(folder / "README.md", _card(name, model, training).encode())
     return training | {"parameters": summary(model).parameters, "flops": summary(model).flops}
 
