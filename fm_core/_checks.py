@@ -7,9 +7,12 @@ run's loop.
 from __future__ import annotations
 
 import math
+import os
 import reprlib
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
+from pathlib import Path
 from types import EllipsisType
 from typing import Any
 
@@ -25,6 +28,7 @@ __all__ = [
     "check_generator",
     "check_images",
     "check_number",
+    "check_path",
     "check_seed",
     "check_text",
     "check_type",
@@ -137,6 +141,13 @@ def check_text(name: str, value: Any, words: str = "a text") -> str:
     return value
 
 
+def check_path(name: str, value: Any) -> Path:
+    """``value`` as a Path; ValueError unless it is a path, not empty, without NUL."""
+    if not isinstance(value, str | os.PathLike) or not str(value) or "\0" in str(value):
+        raise ValueError(f"{name}: expected a path, got {described(value)}.")
+    return Path(value)
+
+
 def check_choice(name: str, value: object, options: Iterable[str]) -> None:
     """Raise ValueError unless ``value`` is one of ``options``."""
     options = list(options)
@@ -187,9 +198,9 @@ def described(value: Any) -> str:
         words = f"shape {tuple(value.shape)}"
         words = words if "float" in str(value.dtype) else f"{value.dtype} of {words}"
         return f"{words}, {value.layout} on the device {value.device}" if odd else words  # pyright: ignore
-    if value is None or isinstance(value, str | Real | complex):
-        return reprlib.repr(value)
-    return f"a {type(value).__name__}" + (f" {reprlib.repr(value)}" if isinstance(value, list | tuple | dict) else "")
+    if value is None or isinstance(value, str | Real | complex | list | tuple | dict):
+        return textwrap.shorten(reprlib.repr(value), 80, placeholder="...")
+    return f"a {type(value).__name__}"
 
 
 def missing_extra(feature: str, extra: str) -> ImportError:

@@ -9,6 +9,7 @@ import hashlib
 import math
 import os
 import socket
+import warnings
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -18,10 +19,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fm_core._checks import check_choice
+from fm_core._checks import (
+    as_tensor,
+    check_choice,
+    check_count,
+    check_finite,
+    check_generator,
+    check_images,
+    check_path,
+    check_type,
+    described,
+)
 from fm_core.environment import resolve_device
 
 __all__ = [
+    "DamagedDataError",
     "Digits",
     "dequantize",
     "fingerprint",
@@ -33,7 +45,12 @@ __all__ = [
 
 SPLITS = {"train": "training", "test": "test"}  # split: its name in a sentence
 TOY_SETS = ("eight_gaussians", "two_moons", "checkerboard")
+MAX_POINTS = 10_000_000
 DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer before a download counts as impossible
+
+
+class DamagedDataError(ValueError):
+    """A file of a data set is there, and is not what it should be. It is left as it was."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +61,24 @@ class Digits:
         images: ``(N, 1, 28, 28)``, float32, -1 is paper and 1 is ink.
         labels: ``(N,)``, int64, 0 to 9.
         source: a readable line on where they come from; ``len(digits)`` is N.
+
+    Raises:
+        ValueError: images that are no floating-point tensor, or labels that are not one whole number for each; there
+            may be none at all.
     """
 
     images: Tensor
     labels: Tensor
     source: str
+
+    def __post_init__(self) -> None:
+        as_tensor("images", check_type("images", self.images, Tensor, "a tensor"), ("N", ...), least=0)
+        labels = check_type("labels", self.labels, Tensor, "a tensor of whole numbers")
+        if labels.dtype not in (torch.int64, torch.int32, torch.uint8) or labels.shape not in (
+            (len(self.images),),
+            (0,),
+        ):
+            raise ValueError(f"labels: expected whole numbers, ({len(self.images)},), got {described(labels)}.")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -77,7 +107,8 @@ def load_mnist(
         device: where the tensors live.
 
     Raises:
-        ValueError: another split.
+        ValueError: another split, or a root that is no path.
+        DamagedDataError: a file is damaged; the message says which, and how to get it again.
         FileNotFoundError: the files are not there (or could not be fetched); the message says what to do.
 
     Source: LeCun et al. 1998. Explained in the chapter *Training and tracking*.
@@ -85,10 +116,11 @@ def load_mnist(
     check_choice("split", split, SPLITS)
     from torchvision.datasets import MNIST  # slow to import, and only needed here
 
-    folder = Path(root).expanduser() if root is not None else _default_root()
+    folder = check_path("root", root).expanduser() if root is not None else _default_root()
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torchvision sets none: without it a silent network hangs indefinitely
     try:
+        _check_idx(folder / "MNIST" / "raw", "train" if split == "train" else "t10k")
         mnist = MNIST(folder, train=split == "train", download=download)
     except (RuntimeError, OSError) as error:
         raise FileNotFoundError(
@@ -135,12 +167,16 @@ def load_digits(
         device: where the tensors live.
 
     Raises:
-        ValueError: another split.
+        ValueError: another split, or a root that is no path.
+
+    Damaged files count as not available; a warning names them.
     """
     try:
         digits = load_mnist(root, split, download=os.environ.get("FM_OFFLINE", "0") in ("", "0"), device=device)
         print(f"Data: {digits.source}.")
-    except FileNotFoundError:
+    except (FileNotFoundError, DamagedDataError) as error:
+        if isinstance(error, DamagedDataError):
+            warnings.warn(str(error), stacklevel=2)
         digits = load_sample(split, device=device)
         print(f"Data: {digits.source} (MNIST itself is not available; load_mnist() says how to get it).")
     return digits
@@ -159,13 +195,16 @@ def dequantize(images: Tensor, generator: torch.Generator | None = None) -> Tens
         The shape of ``images``, values in [-1, 1).
 
     Raises:
-        ValueError: values outside [-1, 1].
+        ValueError: values outside [-1, 1], images in [0, 1], NaN.
 
     Source: Theis, van den Oord, Bethge 2016, section 3.1.
     """
+    check_generator(generator)
+    images = check_finite("images", as_tensor("images", images, least=0))
     if images.numel() and (images.min() < -1 or images.max() > 1):
         low, high = float(images.min()), float(images.max())
         raise ValueError(f"images: expected values in [-1, 1], got [{low:g}, {high:g}]. Use pixels / 127.5 - 1.")
+    check_images("images", images)
     level = ((images + 1) * 127.5).round()
     u = torch.rand(images.shape, generator=generator, device=images.device, dtype=images.dtype)
     return ((level + u) / 128 - 1).clamp(max=1 - 2**-12)  # float rounding must not reach 1
@@ -178,17 +217,18 @@ def toy_2d(name: str, n: int, *, generator: torch.Generator | None = None) -> Te
         name: ``"eight_gaussians"`` (means on a circle of radius 2, standard deviation 0.2), ``"two_moons"`` (two half
             circles of radius 1 with noise 0.1, centred and scaled by 1.5) or ``"checkerboard"`` (the eight dark
             squares of a 4×4 board on [-2, 2]²).
-        n: number of points.
+        n: number of points, at most 10⁷.
         generator: random numbers.
 
     Returns:
         ``(n, 2)``, float32.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: unknown name, or a number of points out of range.
     """
     check_choice("name", name, TOY_SETS)
-    g = generator
+    check_generator(generator)
+    g, n = generator, check_count("n", n, least=0, most=MAX_POINTS)
     if name == "eight_gaussians":
         angle = torch.randint(8, (n,), generator=g) * (math.pi / 4)
         return 2 * torch.stack([angle.cos(), angle.sin()], dim=1) + 0.2 * torch.randn(n, 2, generator=g)
@@ -213,10 +253,30 @@ def fingerprint(images: Tensor) -> str:
     Returns:
         64 hexadecimal digits.
     """
-    array = images.detach().to("cpu", torch.float32).contiguous().numpy()
+    array = as_tensor("images", images, least=0).detach().to("cpu", torch.float32).contiguous().numpy()
     digest = hashlib.sha256(str(array.shape).encode())
     digest.update(array.astype("<f4", copy=False).data)
     return digest.hexdigest()
+
+
+def _check_idx(folder: Path, part: str) -> None:
+    """DamagedDataError unless the two files of a split, where they are there, are whole and as long as each other."""
+    counts = []
+    for name, magic, head, size in (("images-idx3", 2051, 16, 784), ("labels-idx1", 2049, 8, 1)):
+        file = folder / f"{part}-{name}-ubyte"
+        if not file.exists():
+            return  # torchvision says so, or downloads it
+        with file.open("rb") as content:
+            start = content.read(head)
+        length = file.stat().st_size
+        counts.append(int.from_bytes(start[4:8], "big"))
+        whole = int.from_bytes(start[:4], "big") == magic and length == head + counts[-1] * size
+        if not whole or counts[0] != counts[-1]:
+            wanted = f"as many labels as images, {counts[0]:,}" if whole else f"an idx file with magic number {magic}"
+            raise DamagedDataError(
+                f"{file}: expected {wanted}, got {length:,} bytes that start with {start[:12]!r}. Delete the file and "
+                "call load_mnist(download=True), or use load_sample(), the 5,000 digits that come with the package."
+            )
 
 
 def _digits(pixels: Tensor, labels: Tensor, source: str, device: Any) -> Digits:

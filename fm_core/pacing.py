@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fm_core._checks import check_choice, check_count
+from fm_core._checks import check_choice, check_count, described
 
 __all__ = ["PACINGS", "Pacing", "frame_indices", "paced", "pacing_function"]
 
 Pacing = Callable[[np.ndarray], np.ndarray]
+MAX_FRAMES = 100_000
 
 
 def _logarithmic(u: ArrayLike) -> np.ndarray:
@@ -36,7 +37,7 @@ PACINGS: dict[str, Pacing] = {
 
 def pacing_function(pacing: str | Pacing) -> Pacing:
     """A name in ``PACINGS`` or a function as the function; ValueError for another name."""
-    if callable(pacing):
+    if callable(pacing):  # what it returns is looked at where it is used
         return pacing
     check_choice("pacing", pacing, PACINGS)
     return PACINGS[pacing]
@@ -46,9 +47,9 @@ def paced(n_frames: int, pacing: str | Pacing = "linear") -> np.ndarray:
     """The pacing at ``n_frames`` even steps, ``(n_frames,)`` from 0 to 1; a single frame is the end, 1.
 
     Raises:
-        ValueError: no frames, an unknown name, or a function that decreases or misses an end.
+        ValueError: no frames or more than 100,000, an unknown name, or a function that decreases or misses an end.
     """
-    n_frames = check_count("n_frames", n_frames)
+    n_frames = check_count("n_frames", n_frames, most=MAX_FRAMES)
     function = pacing_function(pacing)
     share = np.asarray(function(np.linspace(0.0, 1.0, n_frames) if n_frames > 1 else np.ones(1)), dtype=np.float64)
     ends = (0.0, 1.0) if n_frames > 1 else (1.0, 1.0)
@@ -73,14 +74,17 @@ def frame_indices(
     Raises:
         ValueError: no snapshots, times that are not strictly monotone, and the errors of :func:`paced`.
     """
-    times = np.asarray(snapshots, dtype=np.float64)
+    try:
+        times = np.asarray(snapshots)
+    except (TypeError, ValueError, RuntimeError):
+        times = np.empty(0)
     if times.ndim == 0:
-        times = np.arange(check_count("snapshots", snapshots), dtype=np.float64)
-    steps = np.diff(times)
-    if len(times) == 0 or not (np.all(steps > 0) or np.all(steps < 0)):
-        raise ValueError(
-            f"snapshots: expected strictly rising or falling times, got {np.array2string(times, threshold=6)}."
-        )
+        times = np.arange(check_count("snapshots", snapshots, most=MAX_FRAMES))
+    numbers = times.ndim == 1 and len(times) > 0 and times.dtype.kind in "fiu" and np.isfinite(times).all()
+    times = times.astype(np.float64) if numbers else times
+    if not numbers or not (np.all(np.diff(times) > 0) or np.all(np.diff(times) < 0)):
+        got = np.array2string(times, threshold=6) if numbers else described(snapshots)
+        raise ValueError(f"snapshots: expected strictly rising or falling times, got {got}.")
     share = paced(n_frames, pacing)
     if len(times) == 1:
         return np.zeros(n_frames, dtype=np.int64)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fm_core._checks import check_count, check_number, missing_extra
+from fm_core._checks import check_count, check_number, check_text, missing_extra
 from fm_core.plotting import (
     VELOCITY_CMAP,
     Frames,
@@ -99,6 +99,16 @@ class TimeSlider(ipywidgets.VBox):
         super().__init__([bar, self.picture], layout=ipywidgets.Layout(width="100%"))
         self.add_class("fm-time-slider")
 
+    def close(self) -> None:
+        """Close the slider with all of its widgets, layouts and links."""
+        parts: list[Any] = [self, *self._links]
+        for part in parts:  # grows while it is read
+            parts += [value for value in part.trait_values().values() if isinstance(value, ipywidgets.Widget)]
+            parts += [child for child in getattr(part, "children", ()) if child not in parts]
+        for part in dict.fromkeys(parts[1:]):
+            part.close()
+        super().close()
+
     def _exchange(self, change: dict[str, Any]) -> None:
         self.picture.value = self.pictures[change["new"]]
 
@@ -134,7 +144,7 @@ def time_slider(
         times: ``(T,)``, the t of each frame, strictly rising or falling.
         alt: what is to be seen and how it changes with t; each frame adds its t.
         label: of the slider.
-        fps: frames per second while playing, at most 30.
+        fps: frames per second while playing, 0.1 to 30.
         width: of the frames on the page, pixels; default: their own.
         max_bytes: limit of the weight in a page.
 
@@ -142,7 +152,8 @@ def time_slider(
         ValueError: frames of another type or shape, times that do not fit, no alt text or label, another ``fps``, or
             frames above ``max_bytes``.
     """
-    film, t = np.asarray(frames), as_array(times).astype(float)
+    film, t = as_array(frames if not isinstance(frames, Frames) else frames[:], "frames"), as_array(times, "times")
+    t = t.astype(float)
     if film.dtype != np.uint8 or film.ndim not in (3, 4) or (film.ndim == 4 and film.shape[3] != 3) or 0 in film.shape:
         raise ValueError(
             f"frames: expected bytes, (T, H, W) or (T, H, W, 3), got {film.dtype}, {film.shape}. Use to_uint8."
@@ -152,11 +163,10 @@ def time_slider(
     if not (np.isfinite(t).all() and ((np.diff(t) > 0).all() or (np.diff(t) < 0).all())):
         raise ValueError(f"times: expected strictly rising or falling times, got {np.array2string(t, threshold=6)}.")
     for name, text in (("alt", alt), ("label", label)):
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{name}: expected a text for readers who cannot see the frames, got {text!r}.")
-    if check_number("fps", fps, above=0) > 30:
-        raise ValueError(f"fps: expected at most 30, got {fps}. 15 is smooth.")
-    shown = film.shape[2] if width is None else check_count("width", width)
+        check_text(name, text, "a text for readers who cannot see the frames")
+    check_number("fps", fps, least=0.1, most=30)
+    max_bytes = check_count("max_bytes", max_bytes)
+    shown = film.shape[2] if width is None else check_count("width", width, most=10_000)
     sources = [f"data:image/webp;base64,{base64.b64encode(data).decode()}" for data in encode(film)]
     words = time_words(t)
     size = f'width="{shown}" height="{round(shown * film.shape[1] / film.shape[2])}"'

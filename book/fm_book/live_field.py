@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fm_core import TABLEAUX
+from fm_core._checks import as_tensor, check_count, check_finite, check_number, check_seed, check_text, described
 
 __all__ = ["LiveField", "live_field", "mlp_weights"]
 
@@ -82,29 +83,30 @@ def live_field(
         data: points shown in the background, ``(N, 2)``, 500 at most.
         alt: text alternative of the picture.
         limit: the square [-limit, limit]² is shown.
-        steps: RK4 steps from t = 0 to t = 1.
-        particles: number in a group.
-        noise: number of points of N(0, I) that the button *drop noise* starts.
+        steps: RK4 steps from t = 0 to t = 1, at most 1,000.
+        particles: number in a group, at most 10,000.
+        noise: number of points of N(0, I) that the button *drop noise* starts, at most 10,000.
         seed: of that noise.
 
     Raises:
-        ValueError: a network of another form, data of another shape, or an empty alt.
+        ValueError: a network of another form, whose layers do not chain, or with weights that are not finite; data of
+            another shape or with NaN; a number out of range; an empty alt. A browser could only show nothing.
 
     Explained in the chapter *The flow-matching objective*.
     """
-    if not alt.strip():
-        raise ValueError(f"alt: expected a text alternative, got {alt!r}. For example alt='Arrows point outwards.'.")
-    if data is not None and (data.ndim != 2 or data.shape[1] != 2):
-        raise ValueError(f"data: expected points in the plane, (N, 2), got {tuple(data.shape)}.")
-    normal = torch.randn(noise, 2, generator=torch.Generator().manual_seed(seed))
-    points = torch.empty(0, 2) if data is None else data[:_MAX_POINTS]
+    check_text("alt", alt, "a text alternative, such as 'Arrows point outwards.'")
+    points = (
+        torch.empty(0, 2) if data is None else as_tensor("data", data, ("N", 2), least=0, finite=True)[:_MAX_POINTS]
+    )
+    noise = check_count("noise", noise, most=10_000)
+    normal = torch.randn(noise, 2, generator=torch.Generator().manual_seed(check_seed("seed", seed)))
     settings = {
         "alt": alt,
-        "limit": limit,
-        "steps": steps,
-        "count": particles,
+        "limit": check_number("limit", limit, above=0, most=1e6),
+        "steps": check_count("steps", steps, most=1000),
+        "count": check_count("particles", particles, most=10_000),
         "tableau": asdict(TABLEAUX["rk4"]),
-        "data": _rounded(points),
+        "data": _rounded(points[:_MAX_POINTS]),
         "noise": _rounded(normal),
         **mlp_weights(network),
     }
@@ -123,9 +125,19 @@ def mlp_weights(network: nn.Sequential) -> dict[str, Any]:
     if not isinstance(network, nn.Sequential):
         raise ValueError(f"network: expected an nn.Sequential, got {type(network).__name__}.")
     layers: list[dict[str, Any]] = []
+    width = 3  # of what reaches the next layer: the point and t
     for i, layer in enumerate(network):
         if isinstance(layer, nn.Linear):
+            if layers and layer.in_features != width:
+                raise ValueError(
+                    f"network[{i}]: expected {width} inputs, as many as reach it, got {layer.in_features}."
+                )
+            width = layer.out_features
             bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias
+            for name, values in (("weight", layer.weight), ("bias", bias)):
+                if values.is_meta:
+                    raise ValueError(f"network[{i}].{name}: expected numbers, got {described(values)}.")
+                check_finite(f"network[{i}].{name}", values)
             sizes = {"inputs": layer.in_features, "outputs": layer.out_features}
             layers.append(
                 {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from fm_core._checks import check_choice
@@ -39,4 +40,6 @@ def build_model(name: str, **config: Any) -> UNet:
         ValueError: unknown name, or an argument that the class refuses.
     """
     check_choice("name", name, MODELS)
+    for argument in config:
+        check_choice(f"an argument of {MODELS[name].__name__}", argument, inspect.signature(MODELS[name]).parameters)
     return MODELS[name](**config)

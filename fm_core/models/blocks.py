@@ -9,7 +9,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["PlainBlock", "ResidualBlock", "SelfAttention", "start_at_zero"]
+from fm_core._checks import check_count
+
+__all__ = ["PlainBlock", "ResidualBlock", "SelfAttention", "check_sizes", "start_at_zero"]
+
+MAX_SIZE = 2**14  # channels of a layer
 
 
 class PlainBlock(nn.Module):
@@ -23,6 +27,7 @@ class PlainBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, time_dim: int) -> None:
         super().__init__()
+        check_sizes(c_in=c_in, c_out=c_out, time_dim=time_dim)
         self.conv = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.time = nn.Linear(time_dim, c_out)
 
@@ -48,6 +53,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, time_dim: int, groups: int = 8) -> None:
         super().__init__()
+        check_sizes(groups, c_in=c_in, c_out=c_out)
+        check_sizes(time_dim=time_dim)
         self.norm1 = nn.GroupNorm(groups, c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.time = nn.Linear(time_dim, c_out)
@@ -76,7 +83,10 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int = 4, groups: int = 8) -> None:
         super().__init__()
-        self.heads = heads
+        check_sizes(groups, channels=channels)
+        self.heads = check_count("heads", heads, most=channels)
+        if channels % heads:
+            raise ValueError(f"heads: expected a divisor of the {channels} channels, got {heads}.")
         self.norm = nn.GroupNorm(groups, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
@@ -89,6 +99,14 @@ class SelfAttention(nn.Module):
         h = F.scaled_dot_product_attention(q, k, v)  # (B, heads, H·W, c / heads)
         h = h.transpose(-1, -2).reshape(b, c, height, width)
         return x + self.out(h)
+
+
+def check_sizes(groups: int = 1, **sizes: int) -> None:
+    """ValueError unless each size is a multiple of ``groups``, at most 2**14: nothing is allocated before."""
+    check_count("groups", groups, most=MAX_SIZE)
+    for name, size in sizes.items():
+        if check_count(name, size, most=MAX_SIZE) % groups:
+            raise ValueError(f"{name}: expected a multiple of the {groups} groups, got {size}.")
 
 
 def start_at_zero(layer: nn.Module) -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fm_core.models.unet import UNet
+from fm_core._checks import check_count, check_type
+from fm_core.models.unet import MAX_SIDE, UNet
 
 __all__ = ["Summary", "count_flops", "count_parameters", "summary"]
 
@@ -43,7 +44,7 @@ class Summary:
 
 def count_parameters(model: nn.Module) -> int:
     """Number of parameters of a network."""
-    return sum(p.numel() for p in model.parameters())
+    return sum(p.numel() for p in check_type("model", model, nn.Module, "an nn.Module").parameters())
 
 
 def count_flops(model: UNet, size: int = 28) -> int:
@@ -51,10 +52,12 @@ def count_flops(model: UNet, size: int = 28) -> int:
 
     Args:
         model: a network of this package; on the device ``"meta"`` nothing is computed.
-        size: side of the image, in pixels.
+        size: side of the image, in pixels, at most 4,096.
 
     PyTorch's ``FlopCounterMode`` counts matrix products, convolutions and attention, not additions or GELUs.
     """
+    check_type("model", model, UNet, "a network of this package")
+    check_count("size", size, 2 ** (len(model.widths) - 1), MAX_SIDE)
     device = next(model.parameters()).device
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, model.channels, size, size, device=device), torch.zeros(1, device=device))
@@ -73,6 +76,7 @@ def summary(model: UNet, size: int = 28) -> Summary:
 
     Explained in the chapter *Two U-Nets*.
     """
+    check_type("model", model, UNet, "a network of this package")
     kinds = {type(m).__name__ for m in model.modules()}
     return Summary(
         name=type(model).__name__,

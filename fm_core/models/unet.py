@@ -12,13 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fm_core._checks import check_count
+from fm_core._checks import as_tensor, check_count, check_type, described
 from fm_core.models.blocks import PlainBlock, ResidualBlock, SelfAttention
 from fm_core.paths import batch_times
 
 __all__ = ["BaseUNet", "ResidualUNet", "TimeEmbedding", "UNet"]
 
 WIDTHS = (16, 32, 64, 128)
+MAX_LEVELS, MAX_SQUARES = 16, 2 * 10**7  # the sum of the widths' squares; about 10⁹ parameters
+MAX_TIME_DIM, MAX_CHANNELS, MAX_SIDE = 4096, 1024, 4096
 
 
 class TimeEmbedding(nn.Module):
@@ -27,14 +29,14 @@ class TimeEmbedding(nn.Module):
     ``e(t) = MLP([sin(ω_k t), cos(ω_k t)])`` with ``time_dim / 2`` frequencies ω_k spaced geometrically from 1 to 1000.
 
     Args:
-        time_dim: width of the features and of the embedding; even and at least 4.
+        time_dim: width of the features and of the embedding; even, from 4 to 4,096.
 
     Source: Vaswani et al. 2017, section 3.5, used for a time by Ho et al. 2020, appendix B.
     """
 
     def __init__(self, time_dim: int) -> None:
         super().__init__()
-        if time_dim < 4 or time_dim % 2:
+        if check_count("time_dim", time_dim, 4, MAX_TIME_DIM) % 2:
             raise ValueError(f"time_dim: expected an even number of at least 4, got {time_dim}. 128 is usual.")
         self.omega: Tensor
         self.register_buffer("omega", torch.logspace(0, 3, time_dim // 2), persistent=False)
@@ -57,9 +59,12 @@ class UNet(nn.Module):
     Args:
         block: called as ``block(c_in, c_out, time_dim)``; the difference between the two networks.
         widths: channels of each level, from full resolution down; every level halves the resolution.
-        time_dim: width of the time embedding.
-        channels: channels of the images.
+        time_dim: width of the time embedding, even, from 4 to 4,096.
+        channels: channels of the images, at most 1,024.
         middle: module put after the middle block, such as self-attention; ``None`` for none.
+
+    Raises:
+        ValueError: sizes that are no whole numbers, or make more than about 10⁹ parameters. Nothing is allocated then.
     """
 
     def __init__(
@@ -72,7 +77,9 @@ class UNet(nn.Module):
         middle: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        widths = _checked_widths(widths)
+        widths, channels = _checked_widths(widths), check_count("channels", channels, most=MAX_CHANNELS)
+        check_type("block", block, Callable, "a function block(c_in, c_out, time_dim)")
+        check_type("middle", middle, nn.Module | None, "an nn.Module or None")
         self.channels, self.widths, self.time_dim = channels, widths, time_dim
         self.embed = TimeEmbedding(time_dim)
         self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
@@ -98,9 +105,10 @@ class UNet(nn.Module):
             Velocity, the shape of ``x``, in grey levels of [-1, 1] per unit of time.
 
         Raises:
-            ValueError: wrong shape of ``x`` or ``t``.
+            ValueError: ``x`` or ``t`` of another shape or type, or ``x`` on another device than the network.
         """
-        emb = self.embed(self._checked(x, t))  # (B, time_dim)
+        x, t = self._checked(x, t)
+        emb = self.embed(t)  # (B, time_dim)
         h = self.stem(x)
         skips = []
         for level, block in enumerate(self.encoder):
@@ -113,22 +121,28 @@ class UNet(nn.Module):
             h = block(torch.cat([h, skip], dim=1), emb)
         return self.head(h)
 
-    def _checked(self, x: Tensor, t: Tensor | float) -> Tensor:
-        """The times as ``(B,)``, once ``x`` and ``t`` have the right shapes."""
-        smallest = 2 ** (len(self.widths) - 1)
+    def _checked(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Images in the network's precision and times ``(B,)``, once both have the right shapes."""
+        smallest, weight = 2 ** (len(self.widths) - 1), self.stem.weight
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.layout != torch.strided:
+            x = as_tensor("x", x, ("B", self.channels, "H", "W")).to(weight.device)
         if x.ndim != 4 or x.shape[1] != self.channels or min(x.shape[-2:]) < smallest:
             raise ValueError(
-                f"x: expected images (B, {self.channels}, H, W) with H and W at least {smallest}, got shape "
-                f"{tuple(x.shape)}. x[None, None] makes a batch of one grey image."
+                f"x: expected images (B, {self.channels}, H, W) with H and W at least {smallest}, got "
+                f"{described(x)}. x[None, None] makes a batch of one grey image."
             )
-        return batch_times(t, x).expand(len(x))
+        if x.device != weight.device:
+            raise ValueError(f"x: expected images on the network's device, {weight.device}, got some on {x.device}.")
+        if x.dtype != weight.dtype:
+            x = x.to(weight.dtype)
+        return x, batch_times(t, x).expand(len(x))
 
 
 class BaseUNet(UNet):
     """The plain U-Net: one 3×3 convolution and GELU per block (:class:`PlainBlock`), no norm, no identity.
 
     Args:
-        widths: channels of each level, positive.
+        widths: channels of each level, from 1.
         time_dim: width of the time embedding, even.
         channels: channels of the images.
     """
@@ -187,6 +201,11 @@ class ResidualUNet(UNet):
 
 
 def _checked_widths(widths: Sequence[int]) -> tuple[int, ...]:
-    if isinstance(widths, str) or not isinstance(widths, Sequence) or not widths:
-        raise ValueError(f"widths: expected the channels of at least one level, such as {WIDTHS}, got {widths!r}.")
-    return tuple(check_count("widths", w) for w in widths)
+    if isinstance(widths, str) or not hasattr(widths, "__iter__") or not 0 < len(widths) <= MAX_LEVELS:
+        raise ValueError(
+            f"widths: expected the channels of 1 to {MAX_LEVELS} levels, such as {WIDTHS}, got {described(widths)}."
+        )
+    found = tuple(check_count("widths", w) for w in widths)
+    if sum(w * w for w in found) > MAX_SQUARES:
+        raise ValueError(f"widths: expected squares that add up to {MAX_SQUARES:,} at most, got {described(found)}.")
+    return found

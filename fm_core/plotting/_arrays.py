@@ -7,28 +7,56 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from fm_core._checks import check_count, described
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fm_core.solvers import Trajectory
 
-__all__ = ["ArrayLike", "as_array", "as_image", "as_images", "as_states", "as_velocities", "pick_samples"]
+__all__ = ["ArrayLike", "as_array", "as_image", "as_images", "as_states", "as_velocities", "check_axes", "pick_samples"]
 
 ArrayLike: TypeAlias = "np.ndarray | Tensor | Sequence[Any]"
 
 
-def as_array(x: ArrayLike) -> np.ndarray:
-    """A NumPy array on the CPU, detached; half precision becomes float32."""
-    if not isinstance(x, (np.ndarray, Sequence)) and hasattr(x, "detach"):
-        x = x.detach().cpu()
-        x = (x.float() if x.is_floating_point() and x.element_size() < 4 else x).numpy()  # NumPy has no bfloat16
-    array = np.asarray(x)
+def as_array(x: ArrayLike, name: str = "x", *, finite: bool = True) -> np.ndarray:
+    """A NumPy array of real numbers on the CPU, detached; half precision becomes float32.
+
+    Raises:
+        ValueError: anything else, by name; and NaN or infinity, unless ``finite`` is False.
+    """
+    try:
+        if not isinstance(x, (np.ndarray, Sequence)) and hasattr(x, "detach"):
+            x = x.detach().cpu()
+            x = (x.float() if x.is_floating_point() and x.element_size() < 4 else x).numpy()  # NumPy has no bfloat16
+        array = np.asarray(x)
+    except (TypeError, ValueError, RuntimeError, NotImplementedError):  # a ragged list, a sparse tensor, one on meta
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name}: expected an array of numbers, got {described(x)}.")
+    if finite and not np.isfinite(array).all():
+        rows = np.isfinite(np.atleast_1d(array))
+        bad = ~rows.reshape(len(rows), -1).all(axis=1)
+        raise ValueError(
+            f"{name}: expected finite numbers, got NaN or infinity in {bad.sum()} of {bad.size}, the first is "
+            f"{bad.argmax()}. Look for a diverging solver or loss, or a division by 1 - t at t = 1."
+        )
     return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def check_axes(ax: Any, color: Any = None) -> None:
+    """ValueError unless ``ax`` can be drawn on, in this colour if one is given."""
+    from matplotlib.colors import is_color_like
+
+    if not hasattr(ax, "imshow"):
+        raise ValueError(f"ax: expected matplotlib Axes, got {described(ax)}. Make them with plt.subplots().")
+    if color is not None and not is_color_like(color):
+        raise ValueError(f"color: expected a colour of matplotlib, got {described(color)}.")
 
 
 def as_image(x: ArrayLike, name: str = "image") -> np.ndarray:
     """One grey image as ``(H, W)``; ValueError where ``x`` is no image, or several."""
-    image = as_array(x)
+    image = as_array(x, name)
     if image.ndim < 2 or any(n != 1 for n in image.shape[:-2]):
         raise ValueError(f"{name}: expected one grey image, (H, W) or (1, H, W), got {image.shape}. Use {name}[0].")
     return image.reshape(image.shape[-2:])
@@ -36,7 +64,7 @@ def as_image(x: ArrayLike, name: str = "image") -> np.ndarray:
 
 def as_images(x: ArrayLike, name: str = "images") -> np.ndarray:
     """Grey images ``(N, 1, H, W)``, ``(N, H, W)`` or ``(H, W)`` as ``(N, H, W)``; ValueError for another shape."""
-    images = as_array(x)
+    images = as_array(x, name)
     if images.ndim == 4 and images.shape[1] == 1:
         images = images[:, 0]
     elif images.ndim == 2:
@@ -48,19 +76,26 @@ def as_images(x: ArrayLike, name: str = "images") -> np.ndarray:
 
 def as_states(trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
     """Times ``(T,)`` and states ``(T, B, H, W)`` of a Trajectory of grey images; ValueError for another one."""
-    t, x = as_array(trajectory.t), as_array(trajectory.x)
+    t, x = as_array(_part(trajectory, "t"), "trajectory.t"), as_array(_part(trajectory, "x"), "trajectory.x")
     if x.ndim != 5 or x.shape[2] != 1 or t.shape != x.shape[:1] or 0 in x.shape:
         raise ValueError(f"trajectory: expected x of (T, B, 1, H, W) and t of (T,), got {x.shape} and {t.shape}.")
     return t, x[:, :, 0]
 
 
+def _part(trajectory: Trajectory, name: str) -> Any:
+    if not hasattr(trajectory, name):
+        raise ValueError(f"trajectory: expected a Trajectory, as solve() gives it, got {described(trajectory)}.")
+    return getattr(trajectory, name)
+
+
 def as_velocities(trajectory: Trajectory) -> np.ndarray:
     """Velocities ``(T, B, H, W)`` of a Trajectory of grey images; ValueError where it has none, or another shape."""
-    if trajectory.velocity is None:
+    velocity = _part(trajectory, "velocity")
+    if velocity is None:
         raise ValueError(
             "trajectory.velocity: expected an array, got None. Use solve(..., keep=True), or arrows=False."
         )
-    velocity = as_array(trajectory.velocity)
+    velocity = as_array(velocity, "trajectory.velocity")
     if velocity.shape != trajectory.x.shape:
         raise ValueError(
             f"trajectory.velocity: expected the shape of x, {tuple(trajectory.x.shape)}, got {velocity.shape}."
@@ -70,7 +105,8 @@ def as_velocities(trajectory: Trajectory) -> np.ndarray:
 
 def pick_samples(samples: int | Sequence[int], batch: int) -> list[int]:
     """Indices of the chosen samples: the first ``samples`` of the batch, or those named; ValueError outside it."""
-    chosen = list(range(min(samples, batch))) if isinstance(samples, int) else list(samples)
-    if not chosen or not all(-batch <= i < batch for i in chosen):
-        raise ValueError(f"samples: expected a count or indices within a batch of {batch}, got {samples!r}.")
-    return chosen
+    if not hasattr(samples, "__len__") or isinstance(samples, str | dict) or not len(samples):  # type: ignore[arg-type]
+        return list(range(min(check_count("samples", samples), batch)))
+    if not all(isinstance(i, int | np.integer) and -batch <= i < batch for i in samples):  # type: ignore[union-attr]
+        raise ValueError(f"samples: expected a count or indices within a batch of {batch}, got {described(samples)}.")
+    return [int(i) for i in samples]  # type: ignore[union-attr]

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fm_core._checks import check_count, check_number
-from fm_core.pacing import Pacing, frame_indices, paced
+from fm_core._checks import check_count, check_number, check_path, check_type, described
+from fm_core._files import atomic_file
+from fm_core.pacing import MAX_FRAMES, Pacing, frame_indices, paced
 from fm_core.plotting._arrays import ArrayLike, as_array, as_states, as_velocities, pick_samples
-from fm_core.plotting.images import to_uint8
+from fm_core.plotting.images import MAX_INCHES, to_uint8
 from fm_core.plotting.style import ARROW_COLOR, CARD, COLORS, FILM_COLORS
 from fm_core.plotting.velocity import ink_arrows
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from fm_core.solvers import Trajectory
 
 __all__ = ["Frames", "figure_frames", "frame_durations", "render_frames", "render_gif", "save_gif", "save_mp4"]
+
+MAX_HOLD = 600  # seconds
+MAX_PIXELS = 10**9  # of an animation, one byte each
 
 _FADE = 0.1  # arrows fade over the last tenth of the time, so that the last frame is the bare sample
 _REACH = 1.45  # length of the longest arrow, in blocks
@@ -114,9 +118,10 @@ def render_frames(
     percentile), and they fade over the last tenth of the time.
 
     Args:
-        trajectories: ``{label: Trajectory}`` of grey images with the same first and last t, or one Trajectory.
+        trajectories: ``{label: Trajectory}`` of grey images with the same first and last t, or one Trajectory. A label
+            is one line of at most 100 characters.
         samples: how many of the batch, or their indices; shorter batches show all they have.
-        frames: number of frames.
+        frames: number of frames; all of them together have at most 10⁹ pixels.
         pacing: a name in ``PACINGS`` or a function; or one per label, each row with its own t and bar.
         arrows: draw them; they need the trajectory's velocity.
         factor: side of an arrow's block, pixels of the digit.
@@ -133,7 +138,12 @@ def render_frames(
         trajectories = {"": trajectories}
     if not trajectories:
         raise ValueError("trajectories: expected at least one label with its Trajectory, got none.")
-    frames, scale = check_count("frames", frames), check_count("scale", scale)
+    for label in trajectories:
+        if not isinstance(label, str) or len(label) > 100 or not label.isprintable():
+            raise ValueError(
+                f"trajectories: expected labels of one line and at most 100 characters, got {described(label)}."
+            )
+    frames, scale = check_count("frames", frames, most=MAX_FRAMES), check_count("scale", scale, most=100)
     factor = check_count("factor", factor) if arrows else 0
     pacings = pacing if isinstance(pacing, Mapping) else dict.fromkeys(trajectories, pacing)
     if set(pacings) != set(trajectories):
@@ -150,6 +160,7 @@ def render_frames(
             raise ValueError(f"trajectories: expected the same {what} in every row, got {values}.")
     shared = len({row.t.tobytes() for row in rows.values()}) == 1
     layout = _Layout(rows, scale, one_clock=shared)
+    check_count("frames: pixels in all", frames * layout.background.size, most=MAX_PIXELS)
     film = np.broadcast_to(layout.background, (frames, *layout.background.shape)).copy()
     fields = [row.arrows for row in rows.values() if row.arrows is not None]
     lengths = [np.percentile(np.hypot(field[:, 0], field[:, 1]), 98) for field in fields]
@@ -187,9 +198,13 @@ def figure_frames(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    count = check_count("count", count)
-    for side in (*figsize, dpi):
-        check_number("figsize and dpi", side, above=0)
+    count = check_count("count", count, most=MAX_FRAMES)
+    check_type("draw", draw, Callable, "a function draw(figure, k)")
+    if not isinstance(figsize, Sequence) or isinstance(figsize, str) or len(figsize) != 2:
+        raise ValueError(f"figsize: expected width and height in inches, got {described(figsize)}.")
+    width, height = (check_number("figsize", side, above=0, most=MAX_INCHES) for side in figsize)
+    dpi = check_number("dpi", dpi, above=0, most=2000)
+    check_number("dpi: pixels in all", 3 * count * width * height * dpi**2, least=1, most=MAX_PIXELS)
     frames, positions = [], []
     for k in range(count):
         figure = Figure(figsize=figsize, dpi=dpi, facecolor=CARD)
@@ -209,16 +224,16 @@ def frame_durations(n_frames: int, *, fps: float = 20, hold: float = 1.5) -> lis
     """Milliseconds of each frame in a GIF, multiples of 10: the frames' ends are rounded, errors do not add up.
 
     Args:
-        n_frames: number of frames.
+        n_frames: number of frames, at most 100,000.
         fps: frames per second; above 50 counts as 50, since browsers slow down frames shorter than 20 ms.
-        hold: seconds that the last frame stays on top of its own time.
+        hold: seconds that the last frame stays on top of its own time, at most 600.
 
     Raises:
         ValueError: no frames, a rate that is not positive, or a negative hold.
     """
     step = 100 / min(50.0, check_number("fps", fps, above=0))
-    ends = [round(step * k) for k in range(check_count("n_frames", n_frames) + 1)]
-    ends[-1] += round(100 * check_number("hold", hold, least=0))
+    ends = [round(step * k) for k in range(check_count("n_frames", n_frames, most=MAX_FRAMES) + 1)]
+    ends[-1] += round(100 * check_number("hold", hold, least=0, most=MAX_HOLD))
     return [min(10 * (end - start), 655_350) for start, end in itertools.pairwise(ends)]
 
 
@@ -240,15 +255,17 @@ def save_gif(path: str | Path, frames: Frames | ArrayLike, *, fps: float = 20, h
     """
     from PIL import Image
 
+    path = check_path("path", path)
     indices, palette = (frames.indices, frames.palette) if isinstance(frames, Frames) else _quantised(frames)
     times = frame_durations(len(indices), fps=fps, hold=hold)
     colors, images = palette.tobytes(), [Image.fromarray(frame) for frame in indices]
     for image in images:
         image.putpalette(colors)
-    images[0].save(
-        path, format="GIF", save_all=True, append_images=images[1:], duration=times, loop=0, palette=colors,
-        optimize=True, transparency=len(palette), disposal=1, interlace=0,
-    )  # fmt: skip
+    with atomic_file(path) as part:
+        images[0].save(
+            part, format="GIF", save_all=True, append_images=images[1:], duration=times, loop=0, palette=colors,
+            optimize=True, transparency=len(palette), disposal=1, interlace=0,
+        )  # fmt: skip
     return Path(path)
 
 
@@ -260,18 +277,20 @@ def save_mp4(
     Args:
         path: file to write; its folder must exist.
         frames: from :func:`render_frames`, or bytes ``(F, H, W)`` or ``(F, H, W, 3)``; an odd side loses its last line.
-        fps: frames per second.
-        hold: seconds that the last frame stays on top of its own time, rounded to whole frames.
-        quality: of imageio's ffmpeg writer, 0 to 10 (best).
+        fps: frames per second, at most 1,000.
+        hold: seconds that the last frame stays on top of its own time, rounded to whole frames, at most 600.
+        quality: of imageio's ffmpeg writer, 1 to 10 (best).
 
     Returns:
         The path.
 
     Raises:
         ImportError: imageio's ffmpeg is not installed.
-        ValueError: frames of another shape or type, a rate that is not positive, or a negative hold.
+        ValueError: frames of another shape or type, a rate that is not positive, a negative hold, or another quality.
     """
-    still = round(check_number("hold", hold, least=0) * check_number("fps", fps, above=0))
+    path, fps = check_path("path", path), check_number("fps", fps, above=0, most=1000)
+    still = round(check_number("hold", hold, least=0, most=MAX_HOLD) * fps)
+    quality = check_number("quality", quality, least=1, most=10)
     film = frames if isinstance(frames, Frames) else _as_rgb(frames)
     try:
         import imageio_ffmpeg  # noqa: F401
@@ -280,10 +299,9 @@ def save_mp4(
         raise ImportError(
             "MP4 needs packages that are not installed: pip install 'imageio[ffmpeg]'. A GIF does not: save_gif."
         ) from error
-    writer: Any = imageio.get_writer(
-        path, format="FFMPEG", fps=fps, codec="libx264", quality=quality, pixelformat="yuv420p", macro_block_size=2
-    )
-    with writer:
+    get_writer: Any = imageio.get_writer
+    coding = {"codec": "libx264", "quality": quality, "pixelformat": "yuv420p", "macro_block_size": 2}
+    with atomic_file(path) as part, get_writer(part, format="FFMPEG", fps=fps, **coding) as writer:
         for i in [*range(len(film)), *[len(film) - 1] * still]:
             frame = film[i]
             writer.append_data(np.ascontiguousarray(frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2]))
@@ -500,7 +518,7 @@ def _font(size: int, bold: bool) -> FreeTypeFont:
 
 
 def _as_rgb(frames: ArrayLike) -> np.ndarray:
-    film = as_array(frames)
+    film = as_array(frames, "frames")
     if film.dtype != np.uint8 or film.ndim not in (3, 4) or (film.ndim == 4 and film.shape[3] != 3) or film.size == 0:
         raise ValueError(
             f"frames: expected bytes, (F, H, W) or (F, H, W, 3), got {film.dtype}, {film.shape}. Use to_uint8."

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fm_core._checks import check_count
+from fm_core._checks import check_count, check_number, check_path, described
+from fm_core._files import atomic_file
 from fm_core.plotting._arrays import ArrayLike, as_array, as_images
-from fm_core.plotting.style import CARD, DIGIT_CMAP
+from fm_core.plotting.style import CARD, DIGIT_CMAP, draws_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+MAX_INCHES = 100  # of a figure's side
 
 __all__ = ["image_grid", "save_image_grid", "to_uint8"]
 
@@ -25,11 +27,9 @@ def to_uint8(images: ArrayLike) -> np.ndarray:
     Raises:
         ValueError: NaN.
     """
-    x = as_array(images)
+    x = as_array(images, "images", finite=False)
     scaled = np.rint((np.clip(x, -1.0, 1.0).astype(np.float32) + 1.0) * 127.5)
-    if not np.isfinite(scaled).all():
-        raise ValueError("images: expected numbers, got NaN. Look for a diverging solver or loss.")
-    return scaled.astype(np.uint8)
+    return as_array(scaled, "images").astype(np.uint8)
 
 
 def save_image_grid(path: str | Path, images: ArrayLike, *, columns: int = 8) -> Path:
@@ -45,21 +45,18 @@ def save_image_grid(path: str | Path, images: ArrayLike, *, columns: int = 8) ->
     """
     from PIL import Image
 
-    path, tiles = Path(path), to_uint8(as_images(images))
+    path, tiles = check_path("path", path), to_uint8(as_images(images))
     n, height, width = tiles.shape
     columns = min(check_count("columns", columns), n)
     padded = np.zeros((-(-n // columns) * columns, height + 2, width + 2), dtype=np.uint8)
     padded[:n, 2:, 2:] = tiles
     grid = padded.reshape(-1, columns, height + 2, width + 2).swapaxes(1, 2).reshape(-1, columns * (width + 2))
-    part = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
-    try:
+    with atomic_file(path) as part:
         Image.fromarray(np.pad(grid, ((0, 2), (0, 2)))).save(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 
+@draws_figure
 def image_grid(
     rows: Mapping[str, ArrayLike] | ArrayLike,
     *,
@@ -73,7 +70,7 @@ def image_grid(
     Args:
         rows: ``{label: (N, 1, H, W)}`` with pixels in [-1, 1], one row per label; or one array, cut into rows of
             ``columns``.
-        columns: images per row; default: the longest row's, at most 10 for one array.
+        columns: images per row, 1,000 at most; default: the longest row's, at most 10 for one array.
         column_labels: one text per column, above it.
         title: a line above the grid.
         width: of the figure, inches; the height follows.
@@ -85,13 +82,15 @@ def image_grid(
     """
     import matplotlib.pyplot as plt
 
-    named = _named_rows(rows, columns)
+    width = check_number("width", width, above=0, most=MAX_INCHES)
+    named = _named_rows(rows, columns if columns is None else check_count("columns", columns, most=1000))
     sizes = {label: images.shape[1:] for label, images in named}
     if len(set(sizes.values())) != 1:
         raise ValueError(f"rows: expected images of one size, got {sizes}.")
     n_columns = columns or max(len(images) for _, images in named)
-    if column_labels is not None and len(column_labels) != n_columns:
-        raise ValueError(f"column_labels: expected {n_columns} texts, one per column, got {len(column_labels)}.")
+    labelled = column_labels is None or (isinstance(column_labels, Sequence) and len(column_labels) == n_columns)
+    if not labelled:
+        raise ValueError(f"column_labels: expected {n_columns} texts, one per column, got {described(column_labels)}.")
     height, across = named[0][1].shape[1:]
     gap = max(1, round(0.07 * across))
     span = n_columns * (across + gap) - gap
@@ -102,11 +101,10 @@ def image_grid(
     left = edge + (label_inches + edge if label_inches > 0.05 else 0.0)
     texts = [figure.text(0, 0, text, ha="center", va="bottom", size="small") for text in column_labels or []]
     head = edge + max([0.0, *(text.get_window_extent().height / dpi + 0.06 for text in texts)])
-    heading = None if title is None else figure.text(edge / width, 0, title, ha="left", va="top", size=12)
+    heading = None if title is None else figure.text(edge / width, 0, str(title), ha="left", va="top", size=12)
     lid = 0.0 if heading is None else heading.get_window_extent().height / dpi + edge
     pixel = (width - left - edge) / span  # inches per pixel of an image
     if pixel * across < 0.1:
-        plt.close(figure)
         raise ValueError(
             f"width: expected room for {n_columns} images beside the labels, got {width} inches. Use a larger width, "
             "fewer columns, or labels with a line break."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from fm_core._checks import check_choice, check_count, check_number
-from fm_core.plotting._arrays import ArrayLike, as_array
+from fm_core.plotting._arrays import ArrayLike, as_array, check_axes
 from fm_core.plotting.style import BLUE, INK, QUIET
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def plane_mesh(limit: float = 3.0, n: int = 41) -> np.ndarray:
 
     Args:
         limit: half the side, positive.
-        n: points along a side, at least 2.
+        n: points along a side, from 2 to 10,000.
 
     Returns:
         ``(n * n, 2)``, float32.
@@ -46,7 +46,7 @@ def plane_mesh(limit: float = 3.0, n: int = 41) -> np.ndarray:
     Explained in the chapter *From noise to data along a flow*.
     """
     limit = check_number("limit", limit, above=0)
-    line = np.linspace(-limit, limit, check_count("n", n, 2), dtype=np.float32)
+    line = np.linspace(-limit, limit, check_count("n", n, 2, 10_000), dtype=np.float32)
     x, y = np.meshgrid(line, line)
     return np.stack([x.ravel(), y.ravel()], axis=1)
 
@@ -68,12 +68,13 @@ def plot_density(
 
     Explained in the chapter *From noise to data along a flow*.
     """
+    check_axes(ax)
     x, y = _sides(mesh)
-    values = as_array(density)
+    values = as_array(density, "density")
     if values.shape != (len(x) * len(y),):
         raise ValueError(f"density: expected one number per point, ({len(x) * len(y)},), got {values.shape}.")
-    if not np.isfinite(values).all() or values.min() < 0:
-        raise ValueError("density: expected finite numbers >= 0, got others. Give exp(log_density).")
+    if values.min() < 0:
+        raise ValueError(f"density: expected numbers of at least 0, got {values.min():g}. Give exp(log_density).")
     limit = float(values.max()) or 1.0 if limit is None else check_number("limit", limit, above=0)
     half = ((x[1] - x[0]) / 2, (y[1] - y[0]) / 2)  # the outer pixels are centred on the outer points
     picture = ax.imshow(
@@ -113,12 +114,11 @@ def plot_field(
 
     Explained in the chapter *From noise to data along a flow*.
     """
+    check_axes(ax, color)
     x, y = _sides(mesh)
-    field = as_array(velocity)
+    field = as_array(velocity, "velocity")
     if field.shape != (len(x) * len(y), 2):
         raise ValueError(f"velocity: expected one vector per point, {len(x) * len(y), 2}, got {field.shape}.")
-    if not np.isfinite(field).all():
-        raise ValueError("velocity: expected finite numbers, got others. Look for a division by 1 - t at t = 1.")
     check_choice("kind", kind, ("arrows", "stream"))
     speed = np.hypot(*field.T)
     default = float(np.percentile(speed, 98)) or 1.0
@@ -162,7 +162,8 @@ def plot_particles(
 
     Explained in the chapter *From noise to data along a flow*.
     """
-    points = as_array(x)
+    check_axes(ax, color)
+    points, size = as_array(x, "x"), check_number("size", size, least=0)
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f"x: expected particles in the plane, (N, 2), got {points.shape}.")
     color = color or _over_density(ax, BLUE)
@@ -187,7 +188,8 @@ def plot_paths(ax: Axes, states: ArrayLike, *, color: str | None = None, linewid
     """
     from matplotlib.collections import LineCollection
 
-    paths = as_array(states)
+    check_axes(ax, color)
+    paths, linewidth = as_array(states, "states"), check_number("linewidth", linewidth, least=0)
     if paths.ndim != 3 or paths.shape[2] != 2 or 0 in paths.shape:
         raise ValueError(f"states: expected paths in the plane, (T, N, 2), got {paths.shape}.")
     color = color or _over_density(ax, INK)
@@ -200,7 +202,7 @@ def plot_paths(ax: Axes, states: ArrayLike, *, color: str | None = None, linewid
 
 def _sides(mesh: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """The x and the y coordinates of a square mesh, float64."""
-    points = as_array(mesh)
+    points = as_array(mesh, "mesh")
     n = round(len(points) ** 0.5) if points.ndim == 2 else 0
     if n < 2 or points.shape != (n * n, 2):
         raise ValueError(f"mesh: expected (n * n, 2), got {points.shape}. Use plane_mesh(limit, n).")

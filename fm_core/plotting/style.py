@@ -6,7 +6,14 @@ networks differ in colour and in line style.
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+from fm_core._checks import check_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "ARROW_COLOR",
@@ -23,6 +30,7 @@ __all__ = [
     "QUIET",
     "VELOCITY_CMAP",
     "VERMILION",
+    "draws_figure",
     "model_style",
     "use_style",
 ]
@@ -57,6 +65,33 @@ FILM_COLORS: dict[str, str] = {
     "base": "#56B4E9", "residual": "#F0783C", "third": "#3CBE91", "fourth": "#D68CB4",
 }  # fmt: skip
 """Colours of an animation, which has a dark background."""
+
+
+P = ParamSpec("P")
+
+
+def draws_figure(function: Callable[P, Figure]) -> Callable[P, Figure]:
+    """For functions that make a figure: pyplot keeps none of a call that fails, and outside notebooks none at all.
+
+    In a notebook pyplot keeps the figure until the cell has ended, when it is shown and closed. Elsewhere it lives as
+    long as the caller holds it; ``figure.savefig`` writes it.
+    """
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        import matplotlib.pyplot as plt
+
+        before, keep = set(plt.get_fignums()), any(word in plt.get_backend() for word in ("inline", "ipympl", "nbagg"))
+        try:
+            return function(*args, **kwargs)
+        except BaseException:
+            keep = False
+            raise
+        finally:
+            for number in set() if keep else set(plt.get_fignums()) - before:
+                plt.close(number)
+
+    return wrapper
 
 
 def use_style() -> None:
@@ -117,7 +152,7 @@ def model_style(name: str) -> dict[str, Any]:
     Raises:
         ValueError: a name that holds neither or both.
     """
-    found = [key for key in COLORS if key in name.lower()]
+    found = [key for key in COLORS if key in check_text("name", name).lower()]
     if len(found) != 1:
         raise ValueError(f"name: expected a label that holds one of {', '.join(COLORS)}, got {name!r}.")
     return {"color": COLORS[found[0]], "linestyle": LINE_STYLES[found[0]], "label": name}

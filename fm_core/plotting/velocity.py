@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fm_core._checks import check_number
-from fm_core.plotting._arrays import ArrayLike, as_array, as_image, as_states, as_velocities, pick_samples
-from fm_core.plotting.style import ARROW_COLOR, CARD, DIGIT_CMAP, VELOCITY_CMAP
+from fm_core._checks import check_count, check_number, described
+from fm_core.plotting._arrays import ArrayLike, as_array, as_image, as_states, as_velocities, check_axes
+from fm_core.plotting.images import MAX_INCHES
+from fm_core.plotting.style import ARROW_COLOR, CARD, DIGIT_CMAP, VELOCITY_CMAP, draws_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,13 +42,14 @@ def block_average(image: ArrayLike, factor: int = 4) -> np.ndarray:
 
     Explained in the chapter *Seeing the velocity field*.
     """
-    x = as_array(image)
-    if x.ndim < 2:
-        raise ValueError(f"image: expected the axes (…, H, W), got {x.shape}.")
+    return _block_average(as_array(image, "image"), factor, "image")
+
+
+def _block_average(x: np.ndarray, factor: int, name: str) -> np.ndarray:
+    if x.ndim < 2 or 0 in x.shape:
+        raise ValueError(f"{name}: expected the axes (…, H, W), got {x.shape}.")
     height, width = x.shape[-2:]
-    if factor != int(factor) or not 1 <= factor <= min(height, width):
-        raise ValueError(f"factor: expected a whole number from 1 to {min(height, width)}, got {factor!r}.")
-    factor = int(factor)
+    factor = check_count("factor", factor, most=min(height, width))
     rows, columns = height // factor, width // factor
     x = x[..., : rows * factor, : columns * factor]
     return x.reshape(*x.shape[:-2], rows, factor, columns, factor).mean(axis=(-3, -1))
@@ -72,7 +74,7 @@ def ink_arrows(velocity: ArrayLike, factor: int = 4) -> tuple[np.ndarray, np.nda
 
     Explained in the chapter *Seeing the velocity field*.
     """
-    blocks = block_average(velocity, factor)
+    blocks = _block_average(as_array(velocity, "velocity"), factor, "velocity")
     rows, columns = blocks.shape[-2:]
     if min(rows, columns) < 2:
         raise ValueError(
@@ -112,14 +114,16 @@ def plot_state(
 
     Explained in the chapter *Seeing the velocity field*.
     """
+    check_axes(ax, color)
     state, field = as_image(x, "x"), as_image(velocity, "velocity")
     if state.shape != field.shape:
         raise ValueError(f"velocity: expected the shape of x, {state.shape}, got {field.shape}.")
     xs, ys, dx, dy = ink_arrows(field, factor)
     strength = np.hypot(dx, dy)
-    reference = float(strength.max()) if reference is None else reference
-    if not reference > 0:
-        reference = 1.0  # a field without gradient has no arrows
+    # a field without gradient has no arrows
+    reference = (
+        float(strength.max()) or 1.0 if reference is None else check_number("reference", reference, least=0) or 1.0
+    )
     shown = strength >= 0.08 * reference
     ax.imshow(state, cmap=DIGIT_CMAP, vmin=-1, vmax=1, interpolation="nearest")
     _bare(ax)
@@ -148,6 +152,7 @@ def plot_velocity(ax: Axes, velocity: ArrayLike, *, limit: float | None = None, 
 
     Explained in the chapter *Seeing the velocity field*.
     """
+    check_axes(ax)
     field = as_image(velocity, "velocity")
     limit = float(np.abs(field).max()) or 1.0 if limit is None else check_number("limit", limit, above=0)
     picture = ax.imshow(field, cmap=VELOCITY_CMAP, vmin=-limit, vmax=limit, interpolation="nearest")
@@ -157,6 +162,7 @@ def plot_velocity(ax: Axes, velocity: ArrayLike, *, limit: float | None = None, 
     return picture
 
 
+@draws_figure
 def plot_trajectory(
     trajectory: Trajectory,
     index: int = 0,
@@ -184,10 +190,12 @@ def plot_trajectory(
     import matplotlib.pyplot as plt
 
     (t, x), velocity = as_states(trajectory), as_velocities(trajectory)
-    pick_samples([index], x.shape[1])
-    if len(times) == 0:
-        raise ValueError("times: expected at least one t, got none.")
-    chosen = [int(np.abs(t - time).argmin()) for time in times]
+    if check_count("index", index, least=-x.shape[1]) >= x.shape[1]:
+        raise ValueError(f"index: expected one of the {x.shape[1]} samples, got {index}.")
+    width, shown = check_number("width", width, above=2.2, most=MAX_INCHES), as_array(times, "times")
+    if shown.ndim != 1 or not 1 <= len(shown) <= 100:
+        raise ValueError(f"times: expected 1 to 100 times, got {described(times)}.")
+    chosen = [int(np.abs(t - time).argmin()) for time in shown]
     states, fields = x[chosen, index], velocity[chosen, index]
     _, _, dx, dy = ink_arrows(fields, factor)
     reference, limit = float(np.hypot(dx, dy).max()), float(np.abs(fields).max()) or 1.0

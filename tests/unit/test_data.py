@@ -8,7 +8,18 @@ import pytest
 import torch
 
 import fm_core
-from fm_core.data import TOY_SETS, dequantize, fingerprint, load_digits, load_mnist, load_sample, toy_2d
+from fm_core._checks import check_images
+from fm_core.data import (
+    TOY_SETS,
+    DamagedDataError,
+    Digits,
+    dequantize,
+    fingerprint,
+    load_digits,
+    load_mnist,
+    load_sample,
+    toy_2d,
+)
 
 
 @pytest.fixture
@@ -147,3 +158,93 @@ def test_fingerprint_tells_sets_apart():
     y = x.clone()
     y[1, 0, 5, 5] = 1e-3
     assert fingerprint(x) != fingerprint(y)
+
+
+DAMAGE = {
+    "an HTML page": lambda file: file.write_bytes(b"<!DOCTYPE html><html>Not found</html>"),
+    "empty": lambda file: file.write_bytes(b""),
+    "truncated": lambda file: file.write_bytes(file.read_bytes()[:-5]),
+    "longer": lambda file: file.write_bytes(file.read_bytes() + b"1"),
+}
+
+
+@pytest.mark.parametrize("name", ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_named_with_its_cure(offline, name, damage, capsys):
+    write_mnist(offline, np.zeros((3, 28, 28), np.uint8), np.zeros(3, np.uint8))
+    file = offline / "MNIST" / "raw" / name
+    DAMAGE[damage](file)
+    with pytest.raises(DamagedDataError, match=rf"(?s){name}: expected an idx file .*Delete the file .*load_sample"):
+        load_mnist(split="test")
+    with pytest.warns(UserWarning, match=name):
+        digits = load_digits("test")
+    assert len(digits) == 500 and "bundled sample" in capsys.readouterr().out
+    assert len(load_mnist(split="train")) == 3  # the other split is whole
+
+
+def test_labels_of_another_number_are_damage(offline):
+    write_mnist(offline, np.zeros((3, 28, 28), np.uint8), np.zeros(4, np.uint8))
+    with pytest.raises(DamagedDataError, match="labels-idx1-ubyte: expected as many labels as images, 3"):
+        load_mnist(split="train")
+
+
+@pytest.mark.parametrize("root", ["a\0b", "", 3])
+@pytest.mark.parametrize("load", [load_mnist, load_digits])
+def test_a_root_that_is_no_path_is_refused(load, root, monkeypatch):
+    monkeypatch.setenv("FM_OFFLINE", "1")
+    with pytest.raises(ValueError, match="root: expected a path"):
+        load(root=root)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: toy_2d("two_moons", -1), "n: expected a whole number from 0 to 10,000,000, got -1"),
+        (lambda: toy_2d("two_moons", 10**9), "n: expected a whole number .* got 1000000000"),
+        (lambda: toy_2d("two_moons", 1.5), "n: expected a whole number"),
+        (lambda: toy_2d("two_moons", 3, generator=0), "generator: expected a torch.Generator"),
+        (lambda: dequantize(torch.tensor([0.0, float("nan")])), "images: expected finite values"),
+        (
+            lambda: dequantize(torch.linspace(0, 1, 784).reshape(1, 1, 28, 28)),
+            r"images: .*got \[0, 1\]. Use 2 \* x - 1",
+        ),
+        (lambda: dequantize(None), "images: expected a floating-point tensor"),
+        (lambda: fingerprint("x"), "images: expected a floating-point tensor"),
+        (lambda: Digits(torch.zeros(3, 1, 2, 2), torch.zeros(2).long(), ""), "labels: expected whole numbers"),
+        (lambda: Digits(torch.zeros(3, 1, 2, 2), torch.zeros(3), ""), "labels: expected whole numbers"),
+        (lambda: Digits(torch.zeros(3, 1, 2, 2).byte(), torch.zeros(3).long(), ""), "images: expected a floating"),
+    ],
+)
+def test_data_refuse_by_name(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    "legitimate",
+    [
+        torch.rand(8, 2),  # points, all of them in the positive quadrant
+        torch.full((2, 1, 4, 4), -1.0),
+        torch.ones(2, 1, 4, 4),
+        torch.zeros(2, 1, 4, 4),
+        1.3 * torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0)),
+        torch.rand(2, 4, 8, 8),  # a latent image
+        torch.empty(0, 1, 28, 28),
+    ],
+)
+def test_images_and_points_of_any_legitimate_range_pass(legitimate):
+    assert check_images("x", legitimate) is legitimate
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (torch.linspace(0, 1, 32).reshape(2, 1, 4, 4), r"got \[0, 1\]. Use 2 \* x - 1"),
+        (torch.linspace(0, 255, 96).reshape(2, 3, 4, 4), r"got \[0, 255\]. Use x / 127.5 - 1"),
+        (torch.tensor([-1.0, float("nan"), 1.0]).reshape(3, 1, 1, 1), "1 of 3, the first is 1"),
+        (torch.tensor([[1.0], [float("-inf")]]), "1 of 2, the first is 1"),
+    ],
+)
+def test_images_of_another_range_are_refused(images, words):
+    with pytest.raises(ValueError, match="x: expected .*" + words):
+        check_images("x", images)

@@ -64,9 +64,9 @@ def test_a_field_that_stands_still_can_be_drawn():
 
 
 def test_errors_say_what_is_wanted():
-    with pytest.raises(ValueError, match="rows: expected at least one label"):
+    with pytest.raises(ValueError, match="rows: expected at least one text"):
         draw_path_grid({}, mesh=MESH, arrows=ARROWS, t=0.5)
-    with pytest.raises(ValueError, match=r"t: expected a time from 0 \(noise\) to 1 \(data\), got 2"):
+    with pytest.raises(ValueError, match=r"t: expected a number at least 0 and at most 1, got 2"):
         draw_path_grid({"a": view(DATA)}, mesh=MESH, arrows=ARROWS, t=2)
     with pytest.raises(ValueError, match="density: expected one number per point"):
         draw_path_grid({"a": view(DATA, density=np.ones(5))}, mesh=MESH, arrows=ARROWS, t=0.5)

@@ -254,9 +254,9 @@ def test_frames_leave_pyplot_alone():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"count": 0}, "count: expected a whole number of at least 1, got 0"),
-        ({"figsize": (0, 2)}, "figsize and dpi: expected a number above 0, got 0"),
-        ({"dpi": -1}, "figsize and dpi: .* got -1"),
+        ({"count": 0}, "count: expected a whole number from 1 to 100,000, got 0"),
+        ({"figsize": (0, 2)}, "figsize: expected a number above 0 .*got 0"),
+        ({"dpi": -1}, "dpi: .* got -1"),
     ],
 )
 def test_invalid_figure_frames_are_refused(wrong, message):
@@ -274,7 +274,7 @@ BYTES = np.zeros((2, 4, 4), np.uint8)
     ("call", "message"),
     [
         (lambda: plotting.render_frames({}), "trajectories: expected at least one label"),
-        (lambda: plotting.render_frames(ONE, scale=0), "scale: expected a whole number of at least 1, got 0"),
+        (lambda: plotting.render_frames(ONE, scale=0), "scale: expected a whole number from 1 to 100, got 0"),
         (lambda: plotting.render_frames(ONE, factor=0), "factor: expected a whole number of at least 1, got 0"),
         (lambda: plotting.render_frames(ONE, samples=[7]), r"samples: .* within a batch of 3, got \[7\]"),
         (lambda: plotting.render_frames(ONE, pacing="cubic"), "pacing: expected one of 'linear', .* got 'cubic'"),
@@ -294,13 +294,22 @@ BYTES = np.zeros((2, 4, 4), np.uint8)
             "expected the same first and last t",
         ),
         (lambda: plotting.frame_durations(10, fps=0), "fps: expected a number above 0, got 0"),
-        (lambda: plotting.frame_durations(10, hold=-1), "hold: expected a number at least 0, got -1"),
-        (lambda: plotting.frame_durations(0), "n_frames: expected a whole number of at least 1, got 0"),
+        (lambda: plotting.frame_durations(10, hold=-1), "hold: expected a number at least 0 and at most 600, got -1"),
+        (lambda: plotting.frame_durations(0), "n_frames: expected a whole number from 1 to 100,000, got 0"),
         (
             lambda: plotting.save_gif("x.gif", np.zeros((2, 4, 4))),
             r"frames: expected bytes, .* got float64, \(2, 4, 4\)",
         ),
-        (lambda: plotting.save_mp4("x.mp4", BYTES, fps=0), "fps: expected a number above 0, got 0"),
+        (lambda: plotting.save_mp4("x.mp4", BYTES, fps=0), "fps: expected a number above 0 .*got 0"),
+        (lambda: plotting.save_mp4("x.mp4", BYTES, quality=0), "quality: expected a number at least 1 and at most 10"),
+        (lambda: plotting.save_mp4("x.mp4", BYTES, hold=1e9), "hold: expected a number at least 0 and at most 600"),
+        (lambda: plotting.save_gif("a\0b.gif", BYTES), "path: expected a path"),
+        (lambda: plotting.save_gif("x.gif", None), "frames: expected an array of numbers, got None"),
+        (lambda: plotting.render_frames({"two\nlines": ONE}), "trajectories: expected labels of one line"),
+        (lambda: plotting.render_frames({"x" * 101: ONE}), "trajectories: expected labels of one line"),
+        (lambda: plotting.render_frames({"a": None}), "trajectory: expected a Trajectory, .*got None"),
+        (lambda: plotting.render_frames(ONE, frames=90_000), "frames: pixels in all: expected"),
+        (lambda: plotting.render_frames(ONE, samples="all"), "samples: expected a whole number"),
     ],
 )
 def test_invalid_arguments_are_refused(call, message):

@@ -66,7 +66,45 @@ def test_other_networks_are_refused(network: nn.Module, message: str) -> None:
 
 
 def test_other_data_and_an_empty_description_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"data: expected points in the plane, \(N, 2\), got \(5,\)"):
+    with pytest.raises(ValueError, match=r"data: expected a floating-point tensor of shape \(N, 2\), got shape \(5,\)"):
         live_field(small(), torch.zeros(5), alt="Arrows.")
-    with pytest.raises(ValueError, match="alt: expected a text alternative, got ' '"):
+    with pytest.raises(ValueError, match=r"alt: expected a text alternative, .*got ' '"):
         live_field(small(), alt=" ")
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(4, 2)), r"network\[2\]: expected 8 inputs"),
+        (nn.Sequential(nn.Linear(3, 8, device="meta"), nn.Linear(8, 2)), r"network\[0\].weight: expected numbers"),
+        (None, "network: expected an nn.Sequential"),
+    ],
+)
+def test_layers_that_do_not_chain_are_refused(network, message):
+    with pytest.raises(ValueError, match=message):
+        mlp_weights(network)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": torch.tensor([[0.0, float("nan")]])}, "data: expected finite values"),
+        ({"limit": float("nan")}, "limit: expected a number above 0"),
+        ({"steps": 0}, "steps: expected a whole number from 1 to 1,000"),
+        ({"particles": 10**9}, "particles: expected a whole number"),
+        ({"noise": 1.5}, "noise: expected a whole number"),
+        ({"seed": "x"}, "seed: expected a whole number"),
+        ({"alt": None}, "alt: expected a text"),
+    ],
+)
+def test_what_a_browser_could_not_draw_is_refused(change, message):
+    network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    with pytest.raises(ValueError, match=message):
+        live_field(network, **({"alt": "A field."} | change))
+
+
+def test_weights_that_are_not_finite_are_refused():
+    network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    network[2].bias.data[1] = float("inf")
+    with pytest.raises(ValueError, match=r"network\[2\].bias: expected finite values, .*the first is 1"):
+        mlp_weights(network)

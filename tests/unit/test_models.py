@@ -152,10 +152,22 @@ def test_adaptive_solvers_of_other_libraries_may_step_beyond_the_ends():
     ("build", "message"),
     [
         (lambda: ResidualUNet((12, 20), 16), r"widths: expected multiples of 8.*got \(12, 20\). Take \(16, 24\)"),
-        (lambda: BaseUNet((), 16), "widths: expected the channels of at least one level"),
+        (lambda: BaseUNet((), 16), "widths: expected the channels of 1 to 16 levels"),
         (lambda: BaseUNet((8, 0), 16), "widths: expected a whole number of at least 1, got 0"),
         (lambda: BaseUNet((8,), 15), "time_dim: expected an even number of at least 4, got 15"),
         (lambda: build_model("resnet"), "name: expected one of 'base', 'residual', got 'resnet'"),
+        (lambda: build_model("base", evil=1), "an argument of BaseUNet: expected one of 'widths', .*got 'evil'"),
+        (lambda: build_model("base", widths=[10**6, 10**6]), "widths: expected squares that add up to 20,000,000"),
+        (lambda: build_model("base", widths=8), "widths: expected the channels of 1 to 16 levels, .*got 8"),
+        (lambda: build_model("base", widths={"a": 1}), "widths: expected a whole number"),
+        (lambda: build_model("residual", time_dim=10**9), "time_dim: expected a whole number from 4 to 4,096"),
+        (lambda: build_model("base", time_dim="16"), "time_dim: expected a whole number"),
+        (lambda: build_model("base", channels=-1), "channels: expected a whole number from 1 to 1,024"),
+        (lambda: ResidualBlock(8, 12, 16), "c_out: expected a multiple of the 8 groups, got 12"),
+        (lambda: SelfAttention(8, heads=3), "heads: expected a divisor of the 8 channels, got 3"),
+        (lambda: count_parameters("net"), "model: expected an nn.Module, got 'net'"),
+        (lambda: summary(torch.nn.Linear(2, 2)), "model: expected a network of this package, got a Linear"),
+        (lambda: count_flops(BaseUNet((8,), 16), 10**9), "size: expected a whole number from 1 to 4,096"),
     ],
 )
 def test_wrong_arguments_are_explained(build, message):
@@ -182,3 +194,24 @@ def test_receptive_field_grows_with_depth_and_with_convolutions():
     residual = summary(ResidualUNet((8, 8), 8, attention=True))
     assert residual.receptive_field > fields[1]
     assert residual.global_paths == ("GroupNorm", "SelfAttention")
+
+
+@pytest.mark.parametrize(
+    ("x", "t", "message"),
+    [
+        (None, 0.5, "x: expected a floating-point tensor .*got None"),
+        (torch.zeros(2, 1, 28, 28).byte(), 0.5, r"x: expected .*torch.uint8 .*x.float\(\)"),
+        (torch.zeros(2, 3, 28, 28), 0.5, r"x: expected images \(B, 1, H, W\)"),
+        (torch.zeros(2, 1, 28, 28, device="meta"), 0.5, "x: expected images on the network's device, cpu, got .* meta"),
+        (torch.zeros(2, 1, 28, 28), "half", "t: expected .*got 'half'"),
+    ],
+)
+def test_input_of_another_type_is_explained(model, x, t, message):
+    with pytest.raises(ValueError, match=message):
+        model(x, t)
+
+
+@pytest.mark.parametrize("kind", [lambda x: x.double(), lambda x: x.half(), lambda x: x.numpy()])
+def test_images_of_another_precision_are_converted(model, kind):
+    x = torch.ones(2, 1, 28, 28)
+    torch.testing.assert_close(model(kind(x), 0.5), model(x, 0.5), rtol=0, atol=0)

@@ -94,11 +94,11 @@ def test_a_function_is_a_pacing():
     ("call", "message"),
     [
         (lambda: paced(5, "cubic"), "pacing: expected one of 'linear', 'quadratic', .* got 'cubic'"),
-        (lambda: paced(0), "n_frames: expected a whole number of at least 1, got 0"),
+        (lambda: paced(0), "n_frames: expected a whole number from 1 to 100,000, got 0"),
         (lambda: paced(5, lambda u: 1 - u), "pacing: expected 5 values that never decrease from 0 to 1"),
         (lambda: paced(5, lambda u: 0.9 * u), "never decrease from 0 to 1, got .* 0.9"),
         (lambda: pacing_function("cubic"), "pacing: expected one of"),
-        (lambda: frame_indices(0, 5), "snapshots: expected a whole number of at least 1, got 0"),
+        (lambda: frame_indices(0, 5), "snapshots: expected a whole number from 1 to 100,000, got 0"),
         (lambda: frame_indices([0.0, 0.5, 0.5], 5), "snapshots: expected strictly rising or falling times"),
         (lambda: frame_indices([], 5), "snapshots: expected strictly rising or falling times"),
     ],

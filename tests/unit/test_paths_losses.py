@@ -129,7 +129,7 @@ def test_a_path_takes_numbers_lists_and_arrays(kind, t):
         (torch.ones(2, 2), torch.ones(2, 2, dtype=torch.complex64), 0.5, "x_1: expected .*torch.complex64"),
         (torch.ones(2, 2), torch.ones(2, 2, device="meta"), 0.5, "x_1: expected .*on the device meta"),
         (torch.ones(2, 2), torch.ones(2, 2).to_sparse(), 0.5, "x_1: expected .*sparse"),
-        (torch.ones(2, 2), [[1.0], [1.0, 2.0]], 0.5, "x_1: expected .*got a list"),
+        (torch.ones(2, 2), [[1.0], [1.0, 2.0]], 0.5, r"x_1: expected .*got \[\[1.0\]"),
         (torch.ones(0, 2), torch.ones(0, 2), 0.5, r"x_1: expected .*got shape \(0, 2\)"),
         (torch.tensor([[1.0], [math.nan]]), torch.ones(2, 1), 0.5, "x_0: expected finite .*1 of 2, the first is 1"),
         (

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from fm_core import plotting
@@ -137,7 +138,7 @@ def test_a_saved_grid_holds_its_images(tmp_path):
 def test_a_failed_grid_leaves_the_old_file(tmp_path):
     path = plotting.save_image_grid(tmp_path / "grid.png", torch.zeros(2, 1, 4, 4))
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="images: expected numbers, got NaN"):
+    with pytest.raises(ValueError, match="images: expected finite numbers, got NaN"):
         plotting.save_image_grid(path, torch.full((2, 1, 4, 4), torch.nan))
     with pytest.raises(ValueError, match="unknown file extension"):
         plotting.save_image_grid(tmp_path / "grid.what", torch.zeros(2, 1, 4, 4))
@@ -170,6 +171,7 @@ def test_importing_plotting_loads_no_plotting_library():
 # ---- errors
 
 ONE = clip(snapshots=3)
+AX = Figure().add_subplot()
 
 
 @pytest.mark.parametrize(
@@ -183,25 +185,32 @@ ONE = clip(snapshots=3)
         (lambda: plotting.block_average(np.zeros(28)), r"image: expected the axes .* got \(28,\)"),
         (lambda: plotting.ink_arrows(np.zeros((28, 28)), 15), "factor: expected at least 2 × 2 blocks, got 1 × 1"),
         (
-            lambda: plotting.plot_state(None, np.zeros((28, 28)), np.zeros((14, 14))),
+            lambda: plotting.plot_state(AX, np.zeros((28, 28)), np.zeros((14, 14))),
             r"velocity: expected the shape of x, \(28, 28\), got \(14, 14\)",
         ),
         (
-            lambda: plotting.plot_velocity(None, np.zeros((2, 1, 28, 28))),
+            lambda: plotting.plot_velocity(AX, np.zeros((2, 1, 28, 28))),
             r"velocity: expected one grey image.*velocity\[0\]",
         ),
         (
-            lambda: plotting.plot_velocity(None, np.zeros((28, 28)), limit=-1),
+            lambda: plotting.plot_velocity(AX, np.zeros((28, 28)), limit=-1),
             "limit: expected a number above 0, got -1",
         ),
-        (lambda: plotting.plot_trajectory(ONE, index=5), r"samples: .* within a batch of 3, got \[5\]"),
-        (lambda: plotting.plot_trajectory(ONE, times=[]), "times: expected at least one t"),
-        (lambda: plotting.to_uint8(np.array([np.nan])), "images: expected numbers, got NaN"),
+        (lambda: plotting.plot_trajectory(ONE, index=5), "index: expected one of the 3 samples, got 5"),
+        (lambda: plotting.plot_trajectory(ONE, times=[]), r"times: expected 1 to 100 times, got \[\]"),
+        (
+            lambda: plotting.to_uint8(np.array([np.nan])),
+            "images: expected finite numbers, got NaN or infinity in 1 of 1, the first is 0",
+        ),
+        (lambda: plotting.plot_state(AX, np.zeros((28, 28)), np.full((28, 28), np.nan)), "velocity: expected finite"),
+        (lambda: plotting.plot_velocity("ax", np.zeros((28, 28))), "ax: expected matplotlib Axes"),
+        (lambda: plotting.image_grid({"a": np.full((1, 8, 8), np.nan)}), r"rows\['a'\]: expected finite"),
+        (lambda: plotting.image_grid(np.zeros((2, 8, 8)), width=np.inf), "width: expected a number above 0"),
         (lambda: plotting.image_grid({}), "rows: expected at least one label"),
         (lambda: plotting.image_grid(np.zeros((2, 3, 8, 8))), r"rows: expected grey images, .* got \(2, 3, 8, 8\)"),
         (
             lambda: plotting.image_grid(np.zeros((2, 8, 8)), column_labels=["a"]),
-            "column_labels: expected 2 texts.* got 1",
+            r"column_labels: expected 2 texts.* got \['a'\]",
         ),
         (lambda: plotting.image_grid({"x" * 99: np.zeros((2, 8, 8))}), "width: expected room for 2 images .* got 7.0"),
         (
@@ -214,3 +223,35 @@ ONE = clip(snapshots=3)
 def test_invalid_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+FIGURES = {
+    "image_grid": lambda: plotting.image_grid(np.zeros((2, 8, 8))),
+    "plot_trajectory": lambda: plotting.plot_trajectory(ONE, times=[0.0, 1.0]),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_pyplot_keeps_no_figure_outside_notebooks(name, tmp_path):
+    plt.close("all")
+    figure = FIGURES[name]()
+    assert plt.get_fignums() == []
+    figure.savefig(tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as image:
+        assert image.size[0] > 100
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_notebook_shows_a_figure_at_the_end_of_its_cell(name, monkeypatch):
+    plt.close("all")
+    monkeypatch.setattr(plt, "get_backend", lambda: "module://matplotlib_inline.backend_inline")
+    figure = FIGURES[name]()
+    assert [plt.figure(n) for n in plt.get_fignums()] == [figure]
+
+
+def test_a_call_that_fails_leaves_no_figure(monkeypatch):
+    plt.close("all")
+    monkeypatch.setattr(plt, "get_backend", lambda: "inline")
+    with pytest.raises(ValueError, match="width: expected room"):
+        plotting.image_grid({"x" * 99: np.zeros((2, 8, 8))})
+    assert plt.get_fignums() == []

@@ -70,7 +70,7 @@ def test_training_the_classifier_leaves_the_global_random_state_alone() -> None:
         (
             Digits(torch.zeros(3, 1, 28, 28), torch.zeros(3, dtype=torch.long), "test"),
             0,
-            "steps: expected a whole number of at least 1",
+            "steps: expected a whole number from 1 to 10,000,000",
         ),
         (Digits(torch.zeros(3, 28, 28), torch.zeros(3, dtype=torch.long), "test"), 1, "digits: expected images"),
         (

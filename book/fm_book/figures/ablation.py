@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fm_book.figures.common import Entry, as_estimate, draw_estimate, panel_grid, side_of_zero
+from fm_book.figures.common import (
+    Entry,
+    as_estimate,
+    check_entries,
+    check_texts,
+    check_width,
+    draw_estimate,
+    panel_grid,
+    side_of_zero,
+)
+from fm_core._checks import check_number, described
 from fm_core.plotting._arrays import as_array
-from fm_core.plotting.style import BLUE, INK, QUIET, VERMILION, model_style
+from fm_core.plotting.style import BLUE, INK, QUIET, VERMILION, draws_figure, model_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,6 +29,7 @@ __all__ = ["contribution_panels", "gradient_maps", "interaction_panels", "rate_p
 _LINES = ((BLUE, "-", "o"), (VERMILION, "--", "s"))
 
 
+@draws_figure
 def contribution_panels(
     groups: Mapping[str, Mapping[str, Mapping[str, Entry]]],
     metrics: Mapping[str, str],
@@ -42,6 +53,11 @@ def contribution_panels(
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
+    if groups != {}:
+        check_entries("groups", groups, 3)
+    if metrics != {}:
+        check_texts("metrics", metrics)
+    width = check_width(width)
     rows = [(name, found) for changes in groups.values() for name, found in changes.items()]
     lacking = [f"{name!r} has no {m!r}" for name, found in rows for m in metrics if m not in found]
     if not rows or not metrics or lacking:
@@ -78,6 +94,7 @@ def contribution_panels(
     return figure
 
 
+@draws_figure
 def interaction_panels(
     squares: Mapping[str, tuple[Sequence[str], Mapping[str, tuple[Entry, Entry]]]],
     *,
@@ -98,11 +115,14 @@ def interaction_panels(
 
     Explained in the chapter *What makes the difference?*.
     """
-    if not squares:
-        raise ValueError("squares: expected at least one, got none.")
-    for title, (ends, lines) in squares.items():
+    check_texts("squares", squares)
+    for title, square in squares.items():
+        ends, lines = square if isinstance(square, tuple | list) and len(square) == 2 else ((), {})
         if len(ends) != 2 or len(lines) != 2:
-            raise ValueError(f"squares[{title!r}]: expected 2 ends and 2 lines, got {len(ends)} and {len(lines)}.")
+            raise ValueError(f"squares[{title!r}]: expected 2 ends and 2 lines, got {described(square)}.")
+        for line, pair in lines.items():
+            for k in (0, 1):
+                check_entries(f"squares[{title!r}][{line!r}]", pair[k], 0)
     figure, axes = panel_grid(len(squares), columns, width=width, height=3.1, sharey=True)
     for ax, (title, (ends, lines)) in zip(axes, squares.items(), strict=True):
         for k, ((name, pair), (color, line, marker)) in enumerate(zip(lines.items(), _LINES, strict=True)):
@@ -120,6 +140,7 @@ def interaction_panels(
     return figure
 
 
+@draws_figure
 def gradient_maps(
     runs: Mapping[str, tuple[Sequence[int], Mapping[str, Sequence[float]]]],
     *,
@@ -142,6 +163,16 @@ def gradient_maps(
     """
     from matplotlib.colors import LogNorm
 
+    for title, run in runs.items() if isinstance(runs, Mapping) else {"": runs}.items():
+        if not isinstance(run, tuple | list) or len(run) != 2 or not isinstance(run[1], Mapping):
+            raise ValueError(f"runs[{title!r}]: expected steps and {{depth: norms}}, got {described(run)}.")
+        for key, values in {"steps": run[0], **run[1]}.items():
+            as_array(values, f"runs[{title!r}], {key}")
+    if not isinstance(limits, tuple | list) or len(limits) != 2:
+        raise ValueError(f"limits: expected two numbers, got {described(limits)}.")
+    low, high = (check_number("limits", limit, above=0) for limit in limits)
+    if low >= high:
+        raise ValueError(f"limits: expected rising numbers, got {described(limits)}.")
     names = {title: list(norms) for title, (_, norms) in runs.items()}
     depths = next(iter(names.values()), [])
     if not depths or any(found != depths for found in names.values()):
@@ -157,7 +188,7 @@ def gradient_maps(
             np.asarray(steps),
             np.arange(len(depths)),
             np.clip(np.stack([as_array(norms[name]) for name in depths]), 1e-30, None),
-            norm=LogNorm(*limits),
+            norm=LogNorm(low, high),
             cmap="cividis",
             shading="nearest",
             rasterized=True,
@@ -171,6 +202,7 @@ def gradient_maps(
     return figure
 
 
+@draws_figure
 def rate_panels(
     rates: Mapping[str, Mapping[str, Mapping[str, Any]]],
     panels: Mapping[str, str],
@@ -194,6 +226,20 @@ def rate_panels(
     """
     import matplotlib.pyplot as plt
 
+    width = check_width(width)
+    for name, value in (("rates", rates), ("panels", panels)):
+        if value != {}:
+            check_texts(name, value)
+    for network, found in rates.items():
+        for rate, cell in found.items() if isinstance(found, Mapping) else {"": None}.items():
+            if not isinstance(cell, Mapping) or "diverged" not in cell:
+                raise ValueError(
+                    f"rates[{network!r}]: expected {{rate: {{quantity: ..., 'diverged': n}}}}, got {found!r}."
+                )
+            check_number(f"rates[{network!r}]", float(rate), above=0)
+            for quantity in panels:
+                if quantity in cell:
+                    check_entries(f"rates[{network!r}][{rate!r}]", cell[quantity], 0)
     if not rates or not panels:
         raise ValueError(f"rates, panels: expected at least one of each, got {len(rates)} and {len(panels)}.")
     figure, axes = plt.subplots(1, len(panels), figsize=(width, 3.1), squeeze=False, layout="constrained")
@@ -222,3 +268,10 @@ def rate_panels(
             ax.set_yscale("log")
     axes[0, 0].legend(fontsize=10)
     return figure
+
+
+def _rate(text: str) -> float:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return float("nan")

@@ -8,21 +8,64 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from fm_book.metrics.bootstrap import Estimate
+from fm_core._checks import check_count, check_number, described
+from fm_core.plotting._arrays import check_axes
+from fm_core.plotting.images import MAX_INCHES
 from fm_core.plotting.style import CARD, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Entry", "as_estimate", "cell_borders", "draw_estimate", "panel_grid", "side_of_zero"]
+__all__ = [
+    "Entry",
+    "as_estimate",
+    "cell_borders",
+    "check_entries",
+    "check_texts",
+    "check_width",
+    "draw_estimate",
+    "panel_grid",
+    "side_of_zero",
+]
 
 Entry: TypeAlias = "Estimate | Mapping[str, Any]"
 """An Estimate, or the entry of a record that :meth:`Estimate.read` reads."""
 
 
 def as_estimate(entry: Entry) -> Estimate:
-    """The entry as an Estimate."""
+    """The entry as an Estimate; ValueError for anything else, and for numbers that are not finite."""
+    check_entries("entry", entry, 0)
     return entry if isinstance(entry, Estimate) else Estimate.read(entry)
+
+
+def check_entries(name: str, value: Any, depth: int) -> None:
+    """ValueError unless ``value`` is a mapping, nested ``depth`` deep and nowhere empty, of texts to estimates."""
+    if depth == 0:
+        if not isinstance(value, Estimate) and not (isinstance(value, Mapping) and "mean" in value):
+            raise ValueError(f"{name}: expected an Estimate or its entry in a record, got {described(value)}.")
+        entry = value.entry() if isinstance(value, Estimate) else value
+        ends = (entry.get(end) for end in ("low", "high"))
+        if not isinstance(entry.get("values", ()), list | tuple):
+            raise ValueError(f"{name}: expected a list of values, got {described(entry['values'])}.")
+        for number in (entry["mean"], *(end for end in ends if end is not None), *entry.get("values", ())):
+            check_number(name, number)
+        return
+    if not isinstance(value, Mapping) or not value or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"{name}: expected a mapping with at least one text as key, got {described(value)}.")
+    for key, inner in value.items():
+        check_entries(f"{name}[{key!r}]", inner, depth - 1)
+
+
+def check_texts(name: str, value: Any, kind: type = Mapping) -> None:
+    """ValueError unless ``value`` is a mapping, or another kind, that holds texts (as keys), at least one."""
+    if not isinstance(value, kind) or isinstance(value, str) or not value or not all(isinstance(v, str) for v in value):
+        raise ValueError(f"{name}: expected at least one text, got {described(value)}.")
+
+
+def check_width(width: float) -> float:
+    """``width`` itself; ValueError unless it is a number of inches that a figure can have."""
+    return check_number("width", width, above=0, most=MAX_INCHES)
 
 
 def side_of_zero(entry: Entry) -> int:
@@ -58,6 +101,7 @@ def draw_estimate(
         marker: of the mean.
         hollow: draw only the outline of the marker.
     """
+    check_axes(ax, color)
     estimate = as_estimate(entry)
 
     def draw(values: list[float], position: float, **style: Any) -> None:
@@ -77,7 +121,7 @@ def panel_grid(count: int, columns: int, *, width: float, height: float, **optio
     """A figure of ``count`` panels in rows of at most ``columns``, and its axes.
 
     Args:
-        count: number of panels.
+        count: number of panels, at most 1,000.
         columns: panels in a row, at most.
         width: of the figure, inches.
         height: of a row, inches.
@@ -85,7 +129,8 @@ def panel_grid(count: int, columns: int, *, width: float, height: float, **optio
     """
     import matplotlib.pyplot as plt
 
-    columns = min(columns, count)
+    columns = min(check_count("columns", columns, most=100), check_count("count", count, most=1000))
+    width, height = check_width(width), check_number("height", height, above=0, most=MAX_INCHES)
     rows = -(-count // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(width, rows * height), squeeze=False, layout="constrained", **options

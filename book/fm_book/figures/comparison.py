@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from fm_book.figures.common import Entry, as_estimate, cell_borders, draw_estimate, side_of_zero
-from fm_core._checks import check_choice
-from fm_core.plotting.style import COLORS, GREEN, INK, PALE
+from fm_book.figures.common import (
+    Entry,
+    as_estimate,
+    cell_borders,
+    check_entries,
+    check_texts,
+    check_width,
+    draw_estimate,
+    side_of_zero,
+)
+from fm_core._checks import check_choice, check_number, described
+from fm_core.plotting._arrays import as_array, check_axes
+from fm_core.plotting.style import COLORS, GREEN, INK, PALE, draws_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,6 +96,10 @@ def metric_curves(
 
     Explained in the chapter *Residual vs. Base, fairly*.
     """
+    check_axes(ax)
+    check_entries("cells", cells, 3)
+    check_texts("solvers", solvers, Sequence)
+    real = None if real is None else check_number("real", real)
     for k, (name, by_cell) in enumerate(cells.items()):
         for solver in solvers:
             nfes, estimates = _of_solver(by_cell, solver, metric)
@@ -115,6 +129,9 @@ def difference_curves(
 
     Explained in the chapter *Residual vs. Base, fairly*.
     """
+    check_axes(ax)
+    check_entries("differences", differences, 3)
+    check_texts("solvers", solvers, Sequence)
     count = len(differences) * len(solvers)
     shifts = iter(np.arange(count) - (count - 1) / 2)
     for name, by_cell in differences.items():
@@ -158,7 +175,14 @@ def time_curves(ax: Axes, t: Sequence[float], curves: Mapping[str, Mapping[str, 
 
     Explained in the chapter *Residual vs. Base, fairly*.
     """
+    check_axes(ax)
+    check_texts("curves", curves)
+    times = as_array(t, "t")
     for name, curve in curves.items():
+        parts = [curve.get(k) for k in ("mean", "low", "high")] if isinstance(curve, Mapping) else [None]
+        if times.ndim != 1 or any(part is None or len(part) != len(times) for part in parts):
+            raise ValueError(f"t, curves[{name!r}]: expected mean, low and high of one length, got {described(curve)}.")
+        as_array(curve["mean"], f"curves[{name!r}]['mean']")
         style = network_style(name)
         ax.plot(t, curve["mean"], linestyle="-", markevery=2, **style)
         low, high = (np.array(curve[end], dtype=float) for end in ("low", "high"))  # None becomes NaN
@@ -179,6 +203,8 @@ def interval_rows(ax: Axes, rows: Mapping[str, Entry], *, zero: bool = False) ->
 
     Explained in the chapter *Residual vs. Base, fairly*.
     """
+    check_axes(ax)
+    check_entries("rows", rows, 1)
     for k, (label, entry) in enumerate(rows.items()):
         style = network_style(label) if label in NETWORK_LABELS else {"color": INK, "marker": "o"}
         hollow = "markerfacecolor" in style
@@ -212,12 +238,18 @@ def significance(cells: Cells, metrics: Mapping[str, int]) -> tuple[np.ndarray, 
         ``(metrics, cells)``: 1 where the interval says that A is better, -1 for B, 0 where it contains zero; the means,
         same shape; and the cells' names.
     """
+    check_entries("cells", cells, 2)
+    check_texts("metrics", metrics)
+    for metric, sign in metrics.items():
+        if sign not in (1, -1) or any(metric not in cell for cell in cells.values()):
+            raise ValueError(f"metrics: expected {{metric of every cell: 1 or -1}}, got {metric!r}: {described(sign)}.")
     entries = [[cell[metric] for cell in cells.values()] for metric in metrics]
     side = np.array([[side_of_zero(entry) for entry in row] for row in entries])
     mean = np.array([[as_estimate(entry).mean for entry in row] for row in entries], dtype=float)
     return np.array(list(metrics.values()))[:, None] * side, mean, list(cells)
 
 
+@draws_figure
 def significance_map(
     cells: Cells,
     metrics: Mapping[str, int],
@@ -243,6 +275,13 @@ def significance_map(
     from matplotlib.patches import Patch
 
     better, mean, names = significance(cells, metrics)
+    for name, network in (("a", a), ("b", b)):
+        check_choice(name, network, NETWORK_LABELS)
+    if rows is not None:
+        check_texts("rows", rows, Sequence)
+        if len(rows) != len(metrics):
+            raise ValueError(f"rows: expected {len(metrics)} titles, one per metric, got {len(rows)}.")
+    width = check_width(width)
     colors = [network_style(b)["color"], PALE["grey"], network_style(a)["color"]]
     figure, ax = plt.subplots(figsize=(width, 1.5 + 0.4 * len(metrics)))
     ax.imshow(better, cmap=ListedColormap(colors), vmin=-1, vmax=1, aspect="auto")
@@ -263,6 +302,9 @@ def significance_map(
 
 def _of_solver(cells: Cells, solver: str, metric: str) -> tuple[np.ndarray, list[Entry]]:
     """NFEs of a solver's cells and the metric's estimates there."""
+    for key, cell in cells.items():
+        if metric not in cell or not key.rpartition("-")[2].isdecimal():
+            raise ValueError(f"metric, cells: expected {{'SOLVER-NFE': {{{metric!r}: ...}}}}, got another in {key!r}.")
     found = [(int(key.rpartition("-")[2]), cell[metric]) for key, cell in cells.items() if key.startswith(solver)]
     if not found:
         raise ValueError(f"solvers: expected some of {', '.join(cells)}, got {solver!r}.")

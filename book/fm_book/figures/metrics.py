@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fm_book.figures.common import Entry, cell_borders, draw_estimate, panel_grid
+from fm_book.figures.common import (
+    Entry,
+    cell_borders,
+    check_entries,
+    check_texts,
+    check_width,
+    draw_estimate,
+    panel_grid,
+)
+from fm_core._checks import check_count, check_number, described
 from fm_core.plotting._arrays import ArrayLike, as_array
-from fm_core.plotting.style import INK, PALE, QUIET, VERMILION
+from fm_core.plotting.style import INK, PALE, QUIET, VERMILION, draws_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,6 +28,7 @@ __all__ = ["interval_panels", "metric_heatmap"]
 STEPS = (4, 10, 30, 100)  # standard deviations at which the colour changes; 4 of 20 draws: by chance 1 in 1,000
 
 
+@draws_figure
 def metric_heatmap(
     values: ArrayLike,
     deviations: ArrayLike,
@@ -46,8 +56,12 @@ def metric_heatmap(
     import matplotlib.pyplot as plt
     from matplotlib.colors import BoundaryNorm
 
-    values, deviations = as_array(values), as_array(deviations)
-    decimals = [digits] * len(columns) if isinstance(digits, int) else list(digits)
+    values, deviations = as_array(values, "values"), as_array(deviations, "deviations")
+    check_texts("rows", rows, Sequence)
+    check_texts("columns", columns, Sequence)
+    several = isinstance(digits, list | tuple)
+    decimals = [check_count("digits", d, least=0, most=10) for d in (digits if several else [digits] * len(columns))]
+    width = check_width(width)
     shape = (len(rows), len(columns))
     if values.shape != shape or deviations.shape != shape or len(decimals) != len(columns):
         raise ValueError(
@@ -74,6 +88,7 @@ def metric_heatmap(
     return figure
 
 
+@draws_figure
 def interval_panels(
     panels: Mapping[str, Mapping[str, Entry]],
     *,
@@ -96,6 +111,16 @@ def interval_panels(
 
     Explained in the chapter *Can we trust the ruler?*.
     """
+    if panels != {}:
+        check_texts("panels", panels)
+        for metric, rows in panels.items():
+            if rows != {}:
+                check_entries(f"panels[{metric!r}]", rows, 1)
+    for metric, band in (bands or {}).items():
+        if not isinstance(band, tuple | list) or len(band) != 2:
+            raise ValueError(f"bands[{metric!r}]: expected low and high, got {described(band)}.")
+        for end in band:
+            check_number(f"bands[{metric!r}]", end)
     sets = {metric: list(rows) for metric, rows in panels.items()}
     names = next(iter(sets.values()), [])
     if not names or any(rows != names for rows in sets.values()):

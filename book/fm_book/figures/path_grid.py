@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fm_core._checks import check_count, check_number
+from fm_book.figures.common import check_texts, check_width
+from fm_core._checks import check_count, check_number, check_type
 from fm_core.plotting import plot_density, plot_field, plot_paths, to_uint8
 from fm_core.plotting._arrays import ArrayLike, as_array, as_images
-from fm_core.plotting.style import BLUE, CARD, INK, PALE, QUIET, VERMILION
+from fm_core.plotting.style import BLUE, CARD, INK, PALE, QUIET, VERMILION, draws_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,6 +42,7 @@ class PathView:
     formulas: tuple[str, str, str] = ("", "", "")
 
 
+@draws_figure
 def draw_path_grid(
     rows: Mapping[str, PathView],
     *,
@@ -65,17 +67,17 @@ def draw_path_grid(
     """
     import matplotlib.pyplot as plt
 
-    if not rows:
-        raise ValueError("rows: expected at least one label with its PathView, got none.")
-    if check_number("t", t, least=0) > 1:
-        raise ValueError(f"t: expected a time from 0 (noise) to 1 (data), got {t}.")
-    limit = float(np.abs(as_array(mesh)).max())
+    check_texts("rows", rows)
+    for label, view in rows.items():
+        check_type(f"rows[{label!r}]", view, PathView, "a PathView")
+    t, width = check_number("t", t, least=0, most=1), check_width(width)
+    limit = float(np.abs(as_array(mesh, "mesh")).max())
     figure, axes = plt.subplots(
         len(rows), 3, figsize=(width, 0.335 * width * len(rows) + 0.3), facecolor=CARD, squeeze=False,
         layout="constrained",
     )  # fmt: skip
     for (label, view), line in zip(rows.items(), axes, strict=True):
-        states, speeds = as_array(view.states), np.hypot(*as_array(view.velocity).T)
+        states, speeds = as_array(view.states, "rows: states"), np.hypot(*as_array(view.velocity, "rows: velocity").T)
         plot_paths(line[0], states, color=QUIET, linewidth=0.9)
         line[0].scatter(*states[0].T, s=12, color=BLUE, linewidths=0, zorder=3)
         line[0].scatter(*states[-1].T, s=12, color=VERMILION, linewidths=0, zorder=3)
@@ -85,7 +87,7 @@ def draw_path_grid(
         for ax, formula in zip(line, view.formulas, strict=True):
             light = ax is line[1]
             ax.scatter(
-                *as_array(view.data).T,
+                *as_array(view.data, "rows: data").T,
                 s=95,
                 marker="*",
                 color=VERMILION,
@@ -109,7 +111,7 @@ def path_slider(x_0: ArrayLike, x_1: ArrayLike, *, alt: str, frames: int = 41, *
         x_0: noise, ``(N, 1, H, W)``, N <= 8.
         x_1: digits, same shape, pixels in [-1, 1].
         alt, options: see :func:`fm_core.sliders.time_slider`.
-        frames: from t = 0 to t = 1.
+        frames: from t = 0 to t = 1, 2 to 1,000.
 
     Raises:
         ValueError: ends of different shapes, more than 8 images, and the errors of ``time_slider``.
@@ -121,7 +123,7 @@ def path_slider(x_0: ArrayLike, x_1: ArrayLike, *, alt: str, frames: int = 41, *
     start, end = as_images(x_0, "x_0"), as_images(x_1, "x_1")
     if start.shape != end.shape or len(start) > 8:
         raise ValueError(f"x_1: expected the shape of x_0, at most 8 images, got {end.shape} for {start.shape}.")
-    t = np.linspace(0, 1, check_count("frames", frames, 2))
+    t = np.linspace(0, 1, check_count("frames", frames, 2, 1000))
     s = t[:, None, None, None]
     states = (np.broadcast_to(start, (len(t), *start.shape)), (1 - s) * start + s * end)
     states = (*states, np.broadcast_to(end, states[0].shape))

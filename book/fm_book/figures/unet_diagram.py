@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fm_core._checks import check_count
-from fm_core.plotting.style import BLUE, CARD, INK, PALE, PINK, QUIET, VERMILION
+from fm_book.figures.common import check_texts, check_width
+from fm_core._checks import check_count, described
+from fm_core.plotting.style import BLUE, CARD, INK, PALE, PINK, QUIET, VERMILION, draws_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +34,7 @@ _LINES: dict[str, dict[str, Any]] = {
 }  # of an operation
 
 
+@draws_figure
 def draw_unet(
     widths: Sequence[int], *, size: int = 28, channels: int = 1, block: str = "block", width: float = 8.0
 ) -> Figure:
@@ -55,10 +57,11 @@ def draw_unet(
     """
     import matplotlib.pyplot as plt
 
-    widths = tuple(check_count("widths", w) for w in widths)
-    if not widths:
-        raise ValueError("widths: expected the channels of at least one level, got none.")
-    check_count("size", size, 2 ** (len(widths) - 1))  # halved at every level
+    if not isinstance(widths, Sequence) or isinstance(widths, str) or not widths or len(widths) > 16:
+        raise ValueError(f"widths: expected the channels of at least one level, got {described(widths)}.")
+    widths = tuple(check_count("widths", w, most=10_000) for w in widths)
+    size = check_count("size", size, 2 ** (len(widths) - 1), 10_000)  # halved at every level
+    channels, width = check_count("channels", channels, most=10_000), check_width(width)
     figure, ax = plt.subplots(facecolor=CARD, layout="none")
     sides = [size >> level for level in range(len(widths))]
     middles, y = [], 0.0
@@ -79,6 +82,7 @@ def draw_unet(
     return figure
 
 
+@draws_figure
 def draw_blocks(blocks: Mapping[str, Sequence[str]], *, width: float = 6.4) -> Figure:
     """Draw blocks side by side, each as a column of steps from x to y.
 
@@ -93,6 +97,12 @@ def draw_blocks(blocks: Mapping[str, Sequence[str]], *, width: float = 6.4) -> F
     """
     import matplotlib.pyplot as plt
 
+    width = check_width(width)
+    if blocks != {}:
+        check_texts("blocks", blocks)
+    for name, steps in blocks.items():
+        if steps or not isinstance(steps, Sequence):
+            check_texts(f"blocks[{name!r}]", steps, Sequence)
     empty = [name for name, steps in blocks.items() if not steps]
     if not blocks or empty:
         raise ValueError(f"blocks: expected at least one, with at least one step in each, got {dict(blocks)!r}.")

@@ -17,8 +17,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from fm_core._checks import check_count, check_finite, check_number, check_type, described
+
 __all__ = ["Estimate", "bootstrap_interval", "seed_difference", "seed_interval"]
 
+MAX_RESAMPLES = 100_000
 AT_ONCE = 10_000_000  # indices that the resamples hold in memory at a time
 
 
@@ -78,15 +81,16 @@ def bootstrap_interval(
         samples: tensors or arrays, drawn from along their first axis; floating-point ones reach the statistic as
             float64, on the CPU.
         paired: draw the same rows from each sample, as for two networks that started from the same noise.
-        resamples: how many; 300 give ends to about a tenth of the interval's width. 0 leaves the ends at NaN.
-        level: share of cases in which the interval shall hold the truth.
+        resamples: how many, at most 100,000; 300 give ends to about a tenth of the interval's width, 0 gives none.
+        level: share of cases in which the interval shall hold the truth, between 0 and 1.
         seed: of the resamples.
 
     Returns:
         The statistic of the samples with the ends of the interval.
 
     Raises:
-        ValueError: fewer than two rows, or, where paired, different numbers of them.
+        ValueError: fewer than two rows, or, where paired, different numbers of them; rows with NaN or infinity; a level
+            or a number of resamples out of range.
 
     Source: Efron 1979. Explained in the chapter *Can we trust the ruler?*.
 
@@ -94,6 +98,9 @@ def bootstrap_interval(
         >>> bootstrap_interval(torch.mean, confidence(images))
         >>> bootstrap_interval(lambda x: frechet_distance(x, reference), features(images))
     """
+    check_type("statistic", statistic, Callable, "a function of as many tensors as there are samples")
+    resamples, level = check_count("resamples", resamples, least=0, most=MAX_RESAMPLES), check_level(level)
+    seed = check_count("seed", seed, least=0, most=2**62)
     rows = [_as_rows(sample) for sample in samples]
     counts = [len(r) for r in rows]
     if not rows or min(counts) < 2 or (paired and len(set(counts)) > 1):
@@ -130,11 +137,9 @@ def seed_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
         level: coverage, in (0, 1).
 
     Raises:
-        ValueError: no value.
+        ValueError: no value, one that is not finite, or a level that is not between 0 and 1.
     """
-    found = tuple(float(v) for v in values)
-    if not found:
-        raise ValueError("values: expected one number a seed, got none.")
+    found, level = _as_numbers("values", values), check_level(level)
     mean = statistics.fmean(found)
     if len(found) == 1:
         return Estimate(mean, values=found)
@@ -148,11 +153,30 @@ def seed_difference(a: Sequence[float], b: Sequence[float], level: float = 0.95)
     Raises:
         ValueError: different numbers of seeds, or none.
     """
-    if len(a) != len(b):
-        raise ValueError(f"a, b: expected the same seeds in both, got {len(a)} and {len(b)} values.")
-    return seed_interval([x - y for x, y in zip(a, b, strict=True)], level)
+    first, second = _as_numbers("a", a), _as_numbers("b", b)
+    if len(first) != len(second):
+        raise ValueError(f"a, b: expected the same seeds in both, got {len(first)} and {len(second)} values.")
+    return seed_interval([x - y for x, y in zip(first, second, strict=True)], level)
+
+
+def check_level(level: float) -> float:
+    """``level`` itself; ValueError unless it is a number between 0 and 1."""
+    return check_number("level", level, above=0, below=1)
+
+
+def _as_numbers(name: str, values: Any) -> tuple[float, ...]:
+    """A row of finite numbers, at least one; ValueError for anything else."""
+    if not isinstance(values, list | tuple | np.ndarray | Tensor) or not np.size(values):
+        raise ValueError(f"{name}: expected one number a seed, got {described(values)}.")
+    return tuple(check_number(name, value) for value in values)
 
 
 def _as_rows(sample: Any) -> Tensor:
-    rows = torch.as_tensor(sample).detach().cpu()
+    try:
+        rows = torch.as_tensor(sample).detach().cpu()
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        raise ValueError(f"samples: expected tensors or arrays, got {described(sample)}.") from error
+    if rows.ndim == 0 or rows.is_complex():
+        raise ValueError(f"samples: expected rows of real numbers, got {described(sample)}.")
+    check_finite("samples", rows.double())
     return rows.double() if rows.is_floating_point() else rows

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import trange
 
-from fm_core._checks import check_count, check_number
+from fm_core._checks import check_count, check_images, check_number, check_seed, check_type
 from fm_core.checkpoints import load_weights
 from fm_core.data import Digits
 
@@ -106,7 +106,7 @@ def train_classifier(
 
     Args:
         digits: images ``(N, 1, 28, 28)`` in [-1, 1] with their labels 0 to 9.
-        steps: optimizer steps; 3,000 on the 60,000 digits of MNIST are about six and a half passes over them.
+        steps: optimizer steps, at most 10⁷; 3,000 on the 60,000 digits of MNIST are six and a half passes over them.
         seed: of the weights, the order of the images and their shifts. torch's global random state is left as it was.
         device: where to train; where the digits are, if left out.
         batch_size: images per step.
@@ -119,10 +119,13 @@ def train_classifier(
         the same weights.
 
     Raises:
-        ValueError: no step, no digit, images of another shape, labels outside 0 to 9, or a cutoff outside (0, 1].
+        ValueError: no step, no digit, images of another shape or not in [-1, 1], labels outside 0 to 9, or a cutoff
+            outside (0, 1].
     """
-    _check(digits, steps)
-    check_number("label_noise_cutoff", label_noise_cutoff, above=0, below=1 + 1e-9)
+    _check(digits)
+    steps, seed = check_count("steps", steps, most=10**7), check_seed("seed", seed)
+    batch_size, lr = check_count("batch_size", batch_size, most=10**5), check_number("lr", lr, above=0, most=10)
+    label_noise_cutoff = check_number("label_noise_cutoff", label_noise_cutoff, above=0, most=1)
     device = torch.device(device) if device is not None else digits.images.device
     images, labels = digits.images.to(device), digits.labels.to(device)
     with torch.random.fork_rng():
@@ -161,7 +164,7 @@ def _stage(c_in: int, c_out: int, stride: int = 1) -> list[nn.Module]:
 def _scaled(network: DigitClassifier, images: Tensor) -> DigitClassifier:
     """The same function of the image, with features whose variances add up to VARIANCE."""
     features = torch.cat([network.features(part) for part in images.split(500)])
-    variance = features.double().var(dim=0, correction=0).sum().item()
+    variance = features.cpu().double().var(dim=0, correction=0).sum().item()
     factor = (VARIANCE / variance) ** 0.5 if variance > 0 else 1.0
     for p in network.body[-2].parameters():  # of the normalisation: max(0, c y) = c max(0, y)
         p *= factor
@@ -179,8 +182,8 @@ def _shifted(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
     return wide[batch, rows, columns][:, None]
 
 
-def _check(digits: Digits, steps: int) -> None:
-    check_count("steps", steps)
+def _check(digits: Digits) -> None:
+    check_type("digits", digits, Digits, "Digits, images with their labels")
     shape, n = tuple(digits.images.shape), len(digits.labels)
     if shape != (n, 1, SIDE, SIDE) or n == 0:
         raise ValueError(
@@ -189,3 +192,4 @@ def _check(digits: Digits, steps: int) -> None:
     low, high = int(digits.labels.min()), int(digits.labels.max())
     if low < 0 or high >= CLASSES:
         raise ValueError(f"digits: expected labels from 0 to {CLASSES - 1}, got {low} to {high}.")
+    check_images("digits.images", digits.images, most=1)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fm_book.metrics.bootstrap import Estimate, bootstrap_interval
-from fm_book.metrics.features import as_features, features
+from fm_book.metrics.bootstrap import MAX_RESAMPLES, Estimate, bootstrap_interval
+from fm_book.metrics.features import as_features
+from fm_core._checks import as_tensor, check_count, check_seed, described
 
 __all__ = [
     "Moments",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 CHUNK = 1000  # rows of a matrix of distances at a time
+MAX_SUBSET = 50_000  # its square in float64 takes 20 GB
 TINY = 1e-12  # rounding of a squared distance in float64, relative to the largest squared norm
 
 
@@ -64,7 +66,7 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
             of use.
 
     Raises:
-        ValueError: fewer than two images, or features of different widths.
+        ValueError: fewer than two images, NaN, or features of different widths.
 
     Source: Dowson and Landau 1982; as a metric of samples, Heusel et al. 2017. Explained in the chapter
     *Can we trust the ruler?*.
@@ -89,8 +91,8 @@ def kernel_distance(a: Tensor, b: Tensor, *, subset_size: int = 2000, subsets: i
 
     Args:
         a, b: images ``(N, 1, 28, 28)`` or features ``(N, D)``.
-        subset_size: most images compared at once; memory grows with its square.
-        subsets: how many subsets are averaged.
+        subset_size: most images compared at once, 2 to 50,000; memory grows with its square.
+        subsets: how many subsets are averaged, at most 100,000.
         seed: of the subsets.
 
     Raises:
@@ -100,6 +102,8 @@ def kernel_distance(a: Tensor, b: Tensor, *, subset_size: int = 2000, subsets: i
     """
     a, b = as_features(a, "a", least=2), as_features(b, "b", least=2)
     _check_width(a.shape[1], b.shape[1])
+    subset_size = check_count("subset_size", subset_size, least=2, most=MAX_SUBSET)
+    subsets, seed = check_count("subsets", subsets, most=MAX_RESAMPLES), check_seed("seed", seed)
     size = min(len(a), len(b), subset_size)
     if len(a) == len(b) == size:
         return _discrepancy(a, b)
@@ -179,17 +183,16 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
         k: which neighbour a ball reaches; 3 in the source.
 
     Raises:
-        ValueError: k below 1, a set of no more than k images, or features of different widths.
+        ValueError: k below 1, a set of no more than k images, NaN, or features of different widths.
 
     Source: Kynkäänniemi et al. 2019, equations 1 and 2. Explained in the chapter *Can we trust the ruler?*.
     """
-    real, fake = (features(x) if x.ndim == 4 else x for x in (real, fake))
-    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or not 1 <= k < min(len(real), len(fake)):
+    real, fake, k = as_features(real, "real"), as_features(fake, "fake"), check_count("k", k)
+    if real.shape[1] != fake.shape[1] or not k < min(len(real), len(fake)):
         raise ValueError(
-            f"real, fake: expected more than k images or features (N, D) of one width in each, and k at least 1, got "
+            "real, fake: expected more than k images or features (N, D) of one width in each, got "
             f"{tuple(real.shape)}, {tuple(fake.shape)} and k={k}."
         )
-    real, fake = real.double().cpu(), fake.double().cpu()
     fake_inside, real_inside = _covered(fake, real, k), _covered(real, fake, k)
     precision, recall = (inside.double().mean().item() for inside in (fake_inside, real_inside))
     return PrecisionRecall(precision, recall, fake_inside, real_inside)
@@ -209,13 +212,15 @@ def nearest_neighbours(x: Tensor, reference: Tensor) -> Neighbours:
         reference: ``(M, ...)``, on the same device, usually all training images.
 
     Raises:
-        ValueError: an empty set, or rows of different sizes.
+        ValueError: an empty set, NaN, or rows of different sizes.
     """
-    rows, others = x.flatten(1).float(), reference.flatten(1).float()
-    if 0 in (len(rows), len(others)) or rows.shape[1] != others.shape[1]:
+    x = as_tensor("x", x, ("N", ...), finite=True)
+    reference = as_tensor("reference", reference, ("M", ...), finite=True)
+    rows, others = x.reshape(len(x), -1).float(), reference.reshape(len(reference), -1).float()
+    if rows.shape[1] != others.shape[1] or x.device != reference.device:
         raise ValueError(
-            f"x, reference: expected two sets of rows of one size, neither empty, got {tuple(x.shape)} and "
-            f"{tuple(reference.shape)}."
+            f"x, reference: expected two sets of rows of one size on one device, got {described(x)} on {x.device} and "
+            f"{described(reference)} on {reference.device}."
         )
     norm = others.square().sum(dim=1)
     index = torch.cat([(norm - 2 * part @ others.T).argmin(dim=1) for part in rows.split(CHUNK)])

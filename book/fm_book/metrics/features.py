@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from fm_book.metrics.classifier import CLASSES, SIDE, DigitClassifier, load_classifier
+from fm_core._checks import as_tensor, check_count, check_finite, check_images, check_type, described
+
+LARGEST = 100.0  # absolute value of a pixel; beyond it a sampler has diverged, or pixels were not scaled
 
 __all__ = [
     "as_features",
@@ -28,7 +31,7 @@ def features(images: Tensor, *, network: DigitClassifier | None = None, batch_si
     features add up to 100.
 
     Args:
-        images: ``(N, 1, 28, 28)``, -1 is paper and 1 is ink.
+        images: ``(N, 1, 28, 28)``, -1 is paper and 1 is ink. Noise and samples may lie beyond, up to ±100.
         network: the classifier, on the device of ``images``; the shipped one if left out.
         batch_size: images per forward pass.
 
@@ -36,22 +39,19 @@ def features(images: Tensor, *, network: DigitClassifier | None = None, batch_si
         ``(N, 64)``, at least 0, float32, on the device of ``images``.
 
     Raises:
-        ValueError: images of another shape, or values that are not finite.
+        ValueError: images of another shape, values that are not finite, pixels in [0, 1] or [0, 255].
 
     Used in the chapter *Can we trust the ruler?*.
     """
-    if images.ndim != 4 or images.shape[1:] != (1, SIDE, SIDE):
-        raise ValueError(
-            f"images: expected shape (N, 1, {SIDE}, {SIDE}), got {tuple(images.shape)}. x[None, None] makes a batch of "
-            "one image."
-        )
-    bad = (~torch.isfinite(images)).flatten(1).any(dim=1)
-    if bool(bad.any()):
-        raise ValueError(
-            f"images: expected finite values, got NaN or infinity in {int(bad.sum())} of {len(images)}, the first is "
-            f"{int(bad.nonzero()[0])}. Computing a metric on the finite ones would bias it: find out why the sampler "
-            "diverged."
-        )
+    cure = "x[None, None] makes a batch of one image."
+    images = as_tensor("images", images, ("N", 1, SIDE, SIDE), cure=cure)
+    return _features("images", images, network, check_count("batch_size", batch_size))
+
+
+@torch.no_grad()
+def _features(name: str, images: Tensor, network: DigitClassifier | None = None, batch_size: int = 500) -> Tensor:
+    check_images(name, images, most=LARGEST)
+    check_type("network", network, DigitClassifier | None, "a DigitClassifier or None")
     network = _network(images.device) if network is None else network
     return torch.cat([network.features(part.float().clamp(-1, 1)) for part in images.split(batch_size)])
 
@@ -67,8 +67,8 @@ def class_probabilities(x: Tensor, *, network: DigitClassifier | None = None) ->
     Raises:
         ValueError: another shape.
     """
-    rows, width = features(x, network=network) if x.ndim == 4 else x, DigitClassifier.num_features
-    if rows.ndim != 2 or rows.shape[1] != width:
+    rows, width = rows_of(x, "x", network=network), DigitClassifier.num_features
+    if rows.shape[1] != width:
         raise ValueError(
             f"x: expected images (N, 1, {SIDE}, {SIDE}) or features (N, {width}), got shape {tuple(x.shape)}."
         )
@@ -108,23 +108,29 @@ def class_balance(x: Tensor) -> float:
     Raises:
         ValueError: no image, or classes outside 0 to 9.
     """
-    found = x if x.ndim == 1 else classes(x)
-    if len(found) == 0 or found.min() < 0 or found.max() >= CLASSES:
+    row = isinstance(x, Tensor) and x.ndim == 1 and not (x.is_complex() or x.is_meta or x.is_sparse)
+    found = x if row else classes(x)
+    whole = len(found) > 0 and bool((found == found.round()).all())  # NaN is not
+    if not whole or found.min() < 0 or found.max() >= CLASSES:
         span = f" from {found.min():g} to {found.max():g}" if len(found) else ""
         raise ValueError(f"x: expected at least one class from 0 to {CLASSES - 1}, got {len(found)} values{span}.")
     share = torch.bincount(found.long().cpu(), minlength=CLASSES).double() / len(found)
     return float(torch.xlogy(share, share).sum() + math.log(CLASSES))
 
 
-def as_features(x: Tensor, name: str, least: int = 1) -> Tensor:
-    """Images or features to features, float64 on the CPU; ValueError for fewer than ``least`` rows."""
-    rows = features(x) if x.ndim == 4 else x
-    if rows.ndim != 2 or len(rows) < least:
+def rows_of(x: Tensor, name: str, least: int = 1, *, network: DigitClassifier | None = None) -> Tensor:
+    """Images or features to features, on their device; ValueError for NaN, and for fewer than ``least`` rows."""
+    x = as_tensor(name, x, cure=f"Give images (N, 1, {SIDE}, {SIDE}) or features (N, D).")
+    if x.ndim not in (2, 4) or len(x) < least or 0 in x.shape or (x.ndim == 4 and x.shape[1:] != (1, SIDE, SIDE)):
         raise ValueError(
-            f"{name}: expected at least {least} images (N, 1, {SIDE}, {SIDE}) or features (N, D), got shape "
-            f"{tuple(x.shape)}."
+            f"{name}: expected at least {least} images (N, 1, {SIDE}, {SIDE}) or features (N, D), got {described(x)}."
         )
-    return rows.detach().to("cpu", torch.float64)
+    return _features(name, x, network) if x.ndim == 4 else check_finite(name, x)
+
+
+def as_features(x: Tensor, name: str, least: int = 1) -> Tensor:
+    """:func:`rows_of` as float64 on the CPU."""
+    return rows_of(x, name, least).detach().to("cpu", torch.float64)
 
 
 @cache

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fm_book.metrics.bootstrap import Estimate, bootstrap_interval
-from fm_book.metrics.classifier import CLASSIFIER
+from fm_book.metrics.bootstrap import MAX_RESAMPLES, Estimate, bootstrap_interval
+from fm_book.metrics.classifier import CLASSIFIER, SIDE
 from fm_book.metrics.distances import (
     Moments,
     frechet_distance,
@@ -25,7 +25,8 @@ from fm_book.metrics.distances import (
     nearest_neighbours,
     precision_recall,
 )
-from fm_book.metrics.features import class_balance, classes, confidence, features
+from fm_book.metrics.features import LARGEST, class_balance, classes, confidence, features
+from fm_core._checks import as_tensor, check_count, check_images, described
 from fm_core.checkpoints import load_weights
 
 __all__ = ["Reference", "evaluate_samples", "in_reference", "load_reference"]
@@ -72,8 +73,9 @@ def in_reference(labels: Tensor) -> Tensor:
 
     Explained in the chapter *Can we trust the ruler?*.
     """
-    if labels.ndim != 1 or labels.is_floating_point():
-        raise ValueError(f"labels: expected whole numbers (N,), got {labels.dtype} of shape {tuple(labels.shape)}.")
+    whole = isinstance(labels, Tensor) and labels.ndim == 1 and labels.dtype in (torch.uint8, torch.int32, torch.int64)
+    if not whole or labels.is_meta or labels.is_sparse or not len(labels) or labels.min() < 0 or labels.max() > 9:
+        raise ValueError(f"labels: expected whole numbers from 0 to 9, (N,), got {described(labels)}.")
     number = F.one_hot(labels.long()).cumsum(dim=0)  # (N, 10), how many of each class so far
     return number.gather(1, labels.long()[:, None])[:, 0] % 2 == 1
 
@@ -82,7 +84,7 @@ def evaluate_samples(images: Tensor, *, training: Tensor | None = None, resample
     """All metrics of a set of images, each with its bootstrap interval.
 
     Args:
-        images: ``(N, 1, 28, 28)``, N at least 2; 1,000 or more to be of use, and the same N for all that is compared.
+        images: ``(N, 1, 28, 28)``, N at least 4; 1,000 or more to be of use, and the same N for all that is compared.
         training: training images ``(M, 1, 28, 28)`` on the same device, to look for copies.
         resamples: of the bootstrap; 0 for values without intervals.
 
@@ -92,8 +94,16 @@ def evaluate_samples(images: Tensor, *, training: Tensor | None = None, resample
         digit, in pixels). Precision, recall and the kernel distance compare with as many
         reference digits as there are images, at most all 5,001.
 
+    Raises:
+        ValueError: what :func:`features` refuses, of ``images`` and of ``training``; fewer than 4 images.
+
     Used by ``python -m fm_book.experiments compare`` and in the chapter *Can we trust the ruler?*.
     """
+    shape = ("N", 1, SIDE, SIDE)
+    images = as_tensor("images", images, shape, least=4)
+    resamples = check_count("resamples", resamples, least=0, most=MAX_RESAMPLES)
+    if training is not None:
+        training = check_images("training", as_tensor("training", training, shape, like=images), most=LARGEST)
     reference, seen = load_reference(), features(images).cpu()
     some = reference.features[: len(seen)]
     inside = precision_recall(some, seen)
