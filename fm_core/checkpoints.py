@@ -127,6 +127,11 @@ def save_model(folder: str | os.PathLike[str], model: nn.Module, *, half: bool =
         key: t.detach().to("cpu", dtype if t.is_floating_point() else t.dtype).contiguous()
         for key, t in model.state_dict().items()
     }
+    broken = [key for key, t in weights.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+    if broken:
+        raise ValueError(
+            f"model: expected finite weights, got {broken[0]!r} with NaN or beyond {dtype}. Nothing is written."
+        )
     content, described = save(weights, {"format": "pt"}), describe(model)
     config = {
         "name": described["model"],
@@ -156,18 +161,22 @@ def load_model(
     """
     folder = Path(folder)
     config, tensors = model_card(folder), load_weights(folder, "model.safetensors")
-    if model is None and config["name"] not in MODELS:
+    name, arguments = config.get("name"), config.get("model")
+    if model is None and (not isinstance(name, str) or name not in MODELS):
         raise CheckpointError(
-            f"{folder}: expected one of {', '.join(MODELS)}, got {config['name']!r}. Pass the network that takes the "
+            f"{folder}: expected one of {', '.join(MODELS)}, got {name!r}. Pass the network that takes the "
             "weights, load_model(folder, model=...)."
         )
-    network = build_model(config["name"], **config["model"]) if model is None else model
+    network: Any = model
     try:
+        if model is None:
+            with torch.device("meta"):  # without memory: damaged arguments may ask for more than there is
+                build_model(name, **arguments).load_state_dict(tensors, assign=True)
+            network = build_model(name, **arguments)
         network.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in tensors.items()})
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{folder}: expected weights of a {type(network).__name__}, got others: {error}"
-        ) from error
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        kind = MODELS[name].__name__ if model is None else type(model).__name__
+        raise CheckpointError(f"{folder}: expected weights of a {kind}, got others: {error}") from error
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  (torch's stub lacks this form)
     return network.eval()
 

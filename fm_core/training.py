@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from fm_core._checks import check_choice, check_count, check_number
+from fm_core._checks import check_choice, check_count, check_images, check_number, check_path, check_type, described
 from fm_core._files import own_folder, to_json
 from fm_core.checkpoints import (
     CheckpointError,
@@ -84,17 +84,21 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def __post_init__(self) -> None:
-        check_count("batch_size", self.batch_size)
-        check_count("images", self.images)
-        check_count("seed", self.seed, least=0)
+        check_choice("precision", self.precision, ("auto", "float32", "bfloat16"))
+        values: dict[str, float] = {
+            "batch_size": check_count("batch_size", self.batch_size),
+            "images": check_count("images", self.images),
+            "seed": check_count("seed", self.seed, least=0, most=2**62),
+            "lr": check_number("lr", self.lr, above=0),
+            "grad_clip": check_number("grad_clip", self.grad_clip, above=0),
+            "weight_decay": check_number("weight_decay", self.weight_decay, least=0),
+            "warmup": check_number("warmup", self.warmup, least=0, below=1),
+            "ema_decay": check_number("ema_decay", self.ema_decay, least=0, below=1),
+        }
+        for name, value in values.items():  # plain numbers, which JSON takes
+            object.__setattr__(self, name, value)
         if self.images < self.batch_size:
             raise ValueError(f"images: expected at least one batch of {self.batch_size}, got {self.images}.")
-        check_number("lr", self.lr, above=0)
-        check_number("grad_clip", self.grad_clip, above=0)
-        check_number("weight_decay", self.weight_decay, least=0)
-        check_number("warmup", self.warmup, least=0, below=1)
-        check_number("ema_decay", self.ema_decay, least=0, below=1)
-        check_choice("precision", self.precision, ("auto", "float32", "bfloat16"))
 
     @property
     def steps(self) -> int:
@@ -197,10 +201,13 @@ def train(
     Source: Lipman et al. 2023, section 4; averaging after Polyak and Juditsky 1992. Explained in the chapter *Training
     and tracking*.
     """
-    config, device, out = config or TrainConfig(), resolve_device(device), Path(out)
-    for name, value in (("log_every", log_every), ("checkpoint_every", checkpoint_every), ("eval_images", eval_images)):
-        check_count(name, value)
-    check_count("eval_every", eval_every, least=0)
+    config = config or TrainConfig()
+    check_type("config", config, TrainConfig, "a TrainConfig")
+    device, out = resolve_device(device), check_path("out", out)
+    log_every, checkpoint_every = check_count("log_every", log_every), check_count("checkpoint_every", checkpoint_every)
+    eval_every, eval_images = check_count("eval_every", eval_every, least=0), check_count("eval_images", eval_images)
+    if not isinstance(data, Sequence) or len(data) != 2:
+        raise ValueError(f"data: expected a training and a held-out set, got {described(data)}.")
     train_set, test_set = (_as_digits(name, part, device) for name, part in zip(("train", "test"), data, strict=True))
     if len(train_set) < config.batch_size:
         raise ValueError(f"batch_size: expected at most the {len(train_set)} training items, got {config.batch_size}.")
@@ -279,10 +286,11 @@ def train(
                 _require_finite(run.step, {"validation loss": run.validation_loss})
                 tracker.log_metrics({"validation_loss": run.validation_loss}, run.step)
                 snapshot = _snapshot(network, test_set.images, tracker, run.step, out)
-            if last or stop.signal or run.step % checkpoint_every == 0:
+            stopped = bool(stop.signal)  # asked once, so that nobody stops without a checkpoint
+            if last or stopped or run.step % checkpoint_every == 0:
                 run.save(file, recipe)
             tracker.flush()  # after the checkpoint, which holds the points that are not sent yet
-            if not last:
+            if stopped and not last:
                 stop.check(run.step)
             if count == 0:
                 began = time.perf_counter()  # evaluation and checkpoints do not count as training speed
@@ -506,6 +514,7 @@ def _as_digits(name: str, part: Digits | Tensor, device: torch.device) -> Digits
     images = part if isinstance(part, Tensor) else getattr(part, "images", None)
     if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim < 2 or len(images) == 0:
         raise ValueError(f"data: expected Digits or a float tensor (N, ...) as {name} set, got {type(part).__name__}.")
+    check_images(f"data, {name} set", images)
     if isinstance(part, Tensor):
         return Digits(part.to(device), torch.empty(0, dtype=torch.int64), f"tensor of shape {tuple(part.shape)}")
     return Digits(part.images.to(device), part.labels.to(device), part.source)

@@ -164,3 +164,34 @@ def test_both_published_networks_had_the_same_recipe():
 def test_unknown_published_network(load):
     with pytest.raises(ValueError, match="'base', 'residual'"):
         load("resnet50")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": None},
+        {"model": {"widths": 8}},
+        {"model": {"widths": [8], "time_dim": 8, "evil": 1}},
+        {"model": {"widths": [1_000_000, 1_000_000], "time_dim": 8}},
+        {"model": {"widths": [8], "time_dim": 10**9}},
+        {"name": ["base"]},
+        {"name": None},
+    ],
+    ids=str,
+)
+def test_a_changed_config_is_a_checkpoint_error_and_takes_no_memory(tmp_path, change):
+    save_model(tmp_path, BaseUNet((8,), 8))
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | change), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="expected"):
+        load_model(tmp_path)
+
+
+def test_weights_that_half_precision_cannot_hold_are_refused(tmp_path):
+    model = torch.nn.Linear(1, 1)
+    with torch.no_grad():
+        model.weight.fill_(1e6)
+    with pytest.raises(ValueError, match="model: expected finite weights, got 'weight'"):
+        save_model(tmp_path, model, half=True)
+    assert not list(tmp_path.iterdir())
+    save_model(tmp_path, model)

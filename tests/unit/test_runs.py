@@ -164,7 +164,9 @@ def test_the_lock_of_a_killed_process_is_taken_over_and_its_parts_are_removed(tm
 @pytest.mark.parametrize("name", ["a file", "x" * 300, "a\0b", "a file/below"], ids=["file", "long", "NUL", "below"])
 def test_an_unusable_folder_is_refused_before_the_first_step(tmp_path, name):
     (tmp_path / "a file").touch()
-    with pytest.raises(ValueError, match=r"out: expected a folder that can be written, got .*Choose another"):
+    with pytest.raises(
+        ValueError, match=r"out: expected a (folder that can be written, got .*Choose another|path, got)"
+    ):
         run(f"{tmp_path}/{name}", callback=lambda *_: pytest.fail("it trained"))
 
 
@@ -229,6 +231,18 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, capsys
     run(tmp_path / "whole")
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("cut", "whole")]
     assert weights[0] == weights[1]
+
+
+def test_a_signal_that_comes_after_the_checkpoint_stops_after_the_next_step(tmp_path, capsys):
+    class Signalling(Flaky):
+        def log_metrics(self, metrics, step):
+            if step == 6:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, tracker=Signalling(), checkpoint_every=6)
+    assert capsys.readouterr().err == "stopped at step 7; the same command goes on from there\n"
+    assert step_of(tmp_path) == 7
 
 
 def test_a_second_signal_ends_at_once(tmp_path):

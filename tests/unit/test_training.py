@@ -209,11 +209,37 @@ def test_damaged_checkpoint_is_refused_and_untouched(tmp_path, data):
     assert file.read_bytes() == damaged
 
 
-def test_nan_in_the_data_stops_the_run_and_keeps_the_checkpoint(tmp_path, data):
-    bad = data[0].images.clone()
-    bad[60:] = math.nan
+def test_a_run_that_diverges_stops_and_keeps_the_checkpoint(tmp_path, data):
     with pytest.raises((FloatingPointError, CheckpointError), match="untouched"):
-        run(tmp_path, (Digits(bad, data[0].labels, "bad"), data[1]), log_every=1)
+        run(tmp_path, data, log_every=1, lr=1e30, warmup=0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda x: torch.where(torch.arange(80).reshape(-1, 1, 1, 1) == 60, math.nan, x),
+            "in 1 of 80, the first is 60",
+        ),
+        (lambda x: (x + 1) / 2, r"expected pixels in \[-1, 1\], got \[0, 1\]. Use 2 \* x - 1"),
+        (lambda x: (x + 1) * 127.5, r"expected pixels in \[-1, 1\], got \[0, 255\]"),
+    ],
+    ids=["NaN", "[0, 1]", "[0, 255]"],
+)
+def test_wrong_pixels_are_refused_before_the_first_step(tmp_path, data, change, message):
+    for place, name in enumerate(("train", "test")):
+        sets = list(data)
+        sets[place] = Digits(change(data[place].images), data[place].labels, "bad")
+        with pytest.raises(ValueError, match=f"data, {name} set: .*{message}"):
+            run(tmp_path / "run", tuple(sets), callback=lambda *_: pytest.fail("it trained"))
+
+
+@pytest.mark.parametrize("wrong", [{"data": 3}, {"data": (3, 4)}, {"out": None}, {"eval_images": 1.5}], ids=str)
+def test_wrong_types_are_refused_by_name(tmp_path, data, wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}: expected"):
+        train(Mlp(), TrainConfig(**RECIPE), **{"data": data, "out": tmp_path, **wrong})
+    with pytest.raises(ValueError, match="config: expected a TrainConfig"):
+        train(Mlp(), {"images": 3}, data=data, out=tmp_path)
 
 
 @pytest.mark.parametrize(
