@@ -161,7 +161,8 @@ def load_model(
     """
     folder = Path(folder)
     config, tensors = model_card(folder), load_weights(folder, "model.safetensors")
-    name, arguments = config.get("name"), config.get("model")
+    name: Any = config.get("name")
+    arguments: Any = config.get("model")
     if model is None and (not isinstance(name, str) or name not in MODELS):
         raise CheckpointError(
             f"{folder}: expected one of {', '.join(MODELS)}, got {name!r}. Pass the network that takes the "
