@@ -72,9 +72,11 @@ class Digits:
     source: str
 
     def __post_init__(self) -> None:
+        check_type("source", self.source, str, "a text")
         as_tensor("images", check_type("images", self.images, Tensor, "a tensor"), ("N", ...), least=0)
         labels = check_type("labels", self.labels, Tensor, "a tensor of whole numbers")
-        if labels.dtype not in (torch.int64, torch.int32, torch.uint8) or labels.shape not in (
+        whole = labels.dtype in (torch.int64, torch.int32, torch.uint8) and not labels.is_meta and not labels.is_sparse
+        if not whole or labels.shape not in (
             (len(self.images),),
             (0,),
         ):

@@ -61,7 +61,7 @@ class ExactVelocity:
 
     def __init__(self, points: Tensor, std: float = 0.0, *, chunk: int = 4096) -> None:
         self.points = as_tensor("points", points, ("N", ...), finite=True).detach()
-        self.std, self.chunk = check_number("std", std, least=0, most=1e9), check_count("chunk", chunk)
+        self.std, self.chunk = check_number("std", std, least=0, most=1e9), check_count("chunk", chunk, most=2**31)
         self._prepared: tuple[Tensor, Tensor, Tensor] | None = None
         self._prepare(self.points.new_empty(0, dtype=torch.promote_types(self.points.dtype, torch.float32)))
 

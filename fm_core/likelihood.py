@@ -95,6 +95,7 @@ def divergence(velocity: Velocity, x: Tensor, t: Tensor, probes: Tensor | None =
     """
     check_velocity(velocity)
     x = as_tensor("x", x, ("B", ...), least=0)
+    t = t if isinstance(t, Tensor) else as_tensor("t", t, finite=True)
     if probes is not None:
         probes = as_tensor("probes", probes, ("P", *x.shape), like=x, cure="Draw them as torch.randn(P, *x.shape).")
     with torch.enable_grad():
@@ -272,7 +273,7 @@ def bits_per_dimension(
 
     Source: Theis, van den Oord, Bethge 2016, section 3.1. Explained in the chapter *How likely is a digit?*.
     """
-    check_count("draws", draws, most=MAX_PROBES)
+    draws = check_count("draws", draws, most=MAX_PROBES)
     images = as_tensor("images", images, ("B", ...))  # dequantize looks at the values
     nats_to_bits = 1 / (math.prod(images.shape[1:]) * math.log(2))
     found = [

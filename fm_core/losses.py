@@ -98,7 +98,7 @@ def validation_loss(
         ValueError: no data, or data with NaN or infinity.
     """
     check_velocity(velocity)
-    x_1, batch_size = as_tensor("x_1", x_1, ("N", ...), finite=True), check_count("batch_size", batch_size)
+    x_1, batch_size = as_tensor("x_1", x_1, ("N", ...), finite=True), check_count("batch_size", batch_size, most=2**31)
     generator = torch.Generator().manual_seed(check_seed("seed", seed))  # on the CPU: the same draws on every device
     x_0 = torch.randn(x_1.shape, generator=generator).to(x_1.device)
     order = torch.randperm(len(x_1), generator=generator)

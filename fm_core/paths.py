@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fm_core._checks import as_tensor, check_count, check_seed
+from fm_core.environment import resolve_device
 
 __all__ = ["Coupling", "PathSample", "batch_times", "check_times", "draw_noise", "expand_as", "straight_path"]
 
@@ -79,11 +80,13 @@ def draw_noise(shape: Sequence[int], seed: int = 0, device: str | torch.device =
         device: where the noise goes.
 
     Raises:
-        ValueError: a shape that is none, or too large.
+        ValueError: a shape that is none, or too large; a device that cannot be used.
     """
     lengths = [check_count("shape", n) for n in (shape if isinstance(shape, Sequence) and shape else [None])]
     check_count("shape", math.prod(lengths), most=MAX_NUMBERS)
-    return torch.randn(*lengths, generator=torch.Generator().manual_seed(check_seed("seed", seed))).to(device)
+    return torch.randn(*lengths, generator=torch.Generator().manual_seed(check_seed("seed", seed))).to(
+        resolve_device(device)
+    )
 
 
 def batch_times(t: Tensor | float, x: Tensor) -> Tensor:
@@ -96,6 +99,8 @@ def batch_times(t: Tensor | float, x: Tensor) -> Tensor:
     Raises:
         ValueError: another shape or type.
     """
+    if not isinstance(x, Tensor) or not x.ndim:
+        x = as_tensor("x", x, ("B", ...))
     if not isinstance(t, Tensor | float) or (isinstance(t, Tensor) and (t.is_complex() or t.is_meta != x.is_meta)):
         t = as_tensor("t", t)
     t = torch.as_tensor(t, dtype=x.dtype, device=x.device)

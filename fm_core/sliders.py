@@ -26,7 +26,7 @@ from fm_core.plotting import (
     plot_particles,
     render_frames,
 )
-from fm_core.plotting._arrays import ArrayLike, as_array, as_states, as_velocities, pick_samples
+from fm_core.plotting._arrays import ArrayLike, as_array, as_states, as_velocities, part, pick_samples
 from fm_core.plotting.style import BLUE
 
 try:
@@ -101,12 +101,12 @@ class TimeSlider(ipywidgets.VBox):
 
     def close(self) -> None:
         """Close the slider with all of its widgets, layouts and links."""
-        parts: list[Any] = [self, *self._links]
-        for part in parts:  # grows while it is read
-            parts += [value for value in part.trait_values().values() if isinstance(value, ipywidgets.Widget)]
-            parts += [child for child in getattr(part, "children", ()) if child not in parts]
-        for part in dict.fromkeys(parts[1:]):
-            part.close()
+        found: list[Any] = [self, *self._links]
+        for one in found:  # grows while it is read
+            found += [value for value in one.trait_values().values() if isinstance(value, ipywidgets.Widget)]
+            found += [child for child in getattr(one, "children", ()) if child not in found]
+        for one in dict.fromkeys(found[1:]):
+            one.close()
         super().close()
 
     def _exchange(self, change: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ def time_slider(
         raise ValueError(f"times: expected strictly rising or falling times, got {np.array2string(t, threshold=6)}.")
     for name, text in (("alt", alt), ("label", label)):
         check_text(name, text, "a text for readers who cannot see the frames")
-    check_number("fps", fps, least=0.1, most=30)
+    fps = check_number("fps", fps, least=0.1, most=30)
     max_bytes = check_count("max_bytes", max_bytes)
     shown = film.shape[2] if width is None else check_count("width", width, most=10_000)
     sources = [f"data:image/webp;base64,{base64.b64encode(data).decode()}" for data in encode(film)]
@@ -250,7 +250,11 @@ def compare_slider(
     """
     if not isinstance(trajectories, Mapping) or not trajectories:
         raise ValueError("trajectories: expected {label: Trajectory} with at least one row, got none.")
-    times = {label: as_array(trajectory.t) for label, trajectory in trajectories.items()}
+    times = {}
+    for label, trajectory in trajectories.items():
+        times[label], _ = as_states(trajectory, f"trajectories[{label!r}]")
+        if trajectory.velocity is not None:
+            as_velocities(trajectory, f"trajectories[{label!r}]")
     t = next(iter(times.values()))
     for label, other in times.items():
         if other.shape != t.shape or not np.allclose(other, t):
@@ -284,7 +288,7 @@ def particles_slider(
         alt, options: see :func:`time_slider`.
         frames: times shown, at most.
         particles: drawn, at most; the first of the batch.
-        size: area of a dot, square points.
+        size: area of a dot, square points, at most 10,000.
 
     Raises:
         ValueError: shapes that do not fit each other, a field or a density without mesh, and the errors of
@@ -294,11 +298,14 @@ def particles_slider(
     """
     from matplotlib import colormaps
 
-    t, x = as_array(trajectory.t), as_array(trajectory.x)
+    t, x = (as_array(part(trajectory, which, "trajectory"), f"trajectory.{which}") for which in ("t", "x"))
     if x.ndim != 3 or x.shape[2] != 2 or t.shape != x.shape[:1]:
         raise ValueError(f"trajectory: expected x of (T, B, 2) and t of (T,), got {x.shape} and {t.shape}.")
-    points = np.empty((0, 2)) if mesh is None else as_array(mesh)
-    layers = {name: as_array(a) for name, a in (("field", field), ("density", density)) if a is not None}
+    points = np.empty((0, 2)) if mesh is None else as_array(mesh, "mesh")
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"mesh: expected (n * n, 2), got {points.shape}. Use plane_mesh(limit, n).")
+    particles = check_count("particles", particles)
+    layers = {name: as_array(a, name) for name, a in (("field", field), ("density", density)) if a is not None}
     if layers and mesh is None:
         raise ValueError(f"mesh: expected that of {' and '.join(layers)}, got None. Use plane_mesh(limit, n).")
     for name, values in layers.items():

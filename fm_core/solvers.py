@@ -33,7 +33,6 @@ __all__ = [
     "Times",
     "Trajectory",
     "Velocity",
-    "evaluate",
     "integrate",
     "paced_grid",
     "sample",
@@ -80,7 +79,7 @@ class Tableau:
         for name, numbers in (("a", sum(self.a, ())), ("b", self.b), ("c", self.c)):
             for number in numbers:
                 check_number(name, number)
-        check_count("order", self.order)
+        check_count("order", self.order, most=100)
         rows = [len(row) for row in self.a]
         if rows != list(range(len(self.b))) or len(self.c) != len(self.b) or not self.b or self.c[0] != 0:
             raise ValueError(
@@ -191,7 +190,7 @@ def solve(
     Source: Hairer, Nørsett, Wanner 1993, section II.1; Dormand and Prince 1980 for ``"dopri5"``. Explained in the
     chapter *Integrating the flow*.
     """
-    grid, x = _checked(velocity, x, t)
+    grid, x = _checked(velocity, x, t, rtol, atol)
     times = grid.to(x.device, _time_dtype(x))
     if (tableau := _tableau(method)) is None:
         states, nfe = _dopri5(velocity, x, grid, rtol, atol, progress)
@@ -220,7 +219,7 @@ def integrate(
     progress: bool | None = None,
 ) -> tuple[Tensor, int]:
     """The end of :func:`solve` and its NFE, with nothing kept on the way."""
-    grid, x = _checked(velocity, x, t)
+    grid, x = _checked(velocity, x, t, rtol, atol)
     if (tableau := _tableau(method)) is None:
         states, nfe = _dopri5(velocity, x, grid[[0, -1]], rtol, atol, progress)
         return states[-1], nfe
@@ -258,7 +257,7 @@ def _dopri5(
     velocity: Velocity, x: Tensor, grid: Tensor, rtol: float, atol: float, progress: bool | None
 ) -> tuple[Tensor, int]:
     """The states at the times of the grid, ``(T, B, ...)``, and the evaluations made."""
-    rtol, atol = check_number("rtol", rtol, above=0), check_number("atol", atol, above=0)
+    x = as_tensor("x", x, ("B", ...))
     try:
         from torchdiffeq import odeint
     except ImportError as error:
@@ -386,9 +385,11 @@ def as_grid(name: str, t: Times) -> Tensor:
     return grid
 
 
-def _checked(velocity: Velocity, x: Any, t: Times) -> tuple[Tensor, Tensor]:
+def _checked(velocity: Velocity, x: Any, t: Times, rtol: float, atol: float) -> tuple[Tensor, Tensor]:
     """Grid and state as tensors; ValueError unless they can be integrated."""
     check_velocity(velocity)
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        check_number(name, tolerance, above=0)
     if isinstance(x, Tensor) and x.is_meta:  # shapes without values
         return as_grid("t", t), x
     return as_grid("t", t), as_tensor("x", x, ("B", ...), least=0, finite=True)

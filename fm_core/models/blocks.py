@@ -27,7 +27,7 @@ class PlainBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, time_dim: int) -> None:
         super().__init__()
-        check_sizes(c_in=c_in, c_out=c_out, time_dim=time_dim)
+        c_in, c_out, time_dim = check_sizes(c_in=c_in, c_out=c_out, time_dim=time_dim)
         self.conv = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.time = nn.Linear(time_dim, c_out)
 
@@ -53,8 +53,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, time_dim: int, groups: int = 8) -> None:
         super().__init__()
-        check_sizes(groups, c_in=c_in, c_out=c_out)
-        check_sizes(time_dim=time_dim)
+        c_in, c_out = check_sizes(groups, c_in=c_in, c_out=c_out)
+        (time_dim,) = check_sizes(time_dim=time_dim)
         self.norm1 = nn.GroupNorm(groups, c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.time = nn.Linear(time_dim, c_out)
@@ -83,9 +83,9 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int = 4, groups: int = 8) -> None:
         super().__init__()
-        check_sizes(groups, channels=channels)
+        (channels,) = check_sizes(groups, channels=channels)
         self.heads = check_count("heads", heads, most=channels)
-        if channels % heads:
+        if channels % self.heads:
             raise ValueError(f"heads: expected a divisor of the {channels} channels, got {heads}.")
         self.norm = nn.GroupNorm(groups, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
@@ -101,12 +101,13 @@ class SelfAttention(nn.Module):
         return x + self.out(h)
 
 
-def check_sizes(groups: int = 1, **sizes: int) -> None:
-    """ValueError unless each size is a multiple of ``groups``, at most 2**14: nothing is allocated before."""
+def check_sizes(groups: int = 1, **sizes: int) -> list[int]:
+    """The sizes as ints; ValueError unless each is a multiple of ``groups``, at most 2**14."""
     check_count("groups", groups, most=MAX_SIZE)
     for name, size in sizes.items():
         if check_count(name, size, most=MAX_SIZE) % groups:
             raise ValueError(f"{name}: expected a multiple of the {groups} groups, got {size}.")
+    return [int(size) for size in sizes.values()]
 
 
 def start_at_zero(layer: nn.Module) -> None:

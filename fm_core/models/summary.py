@@ -57,7 +57,7 @@ def count_flops(model: UNet, size: int = 28) -> int:
     PyTorch's ``FlopCounterMode`` counts matrix products, convolutions and attention, not additions or GELUs.
     """
     check_type("model", model, UNet, "a network of this package")
-    check_count("size", size, 2 ** (len(model.widths) - 1), MAX_SIDE)
+    size = check_count("size", size, 2 ** (len(model.widths) - 1), MAX_SIDE)
     device = next(model.parameters()).device
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, model.channels, size, size, device=device), torch.zeros(1, device=device))

@@ -36,7 +36,8 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, time_dim: int) -> None:
         super().__init__()
-        if check_count("time_dim", time_dim, 4, MAX_TIME_DIM) % 2:
+        time_dim = check_count("time_dim", time_dim, 4, MAX_TIME_DIM)
+        if time_dim % 2:
             raise ValueError(f"time_dim: expected an even number of at least 4, got {time_dim}. 128 is usual.")
         self.omega: Tensor
         self.register_buffer("omega", torch.logspace(0, 3, time_dim // 2), persistent=False)
@@ -80,6 +81,7 @@ class UNet(nn.Module):
         widths, channels = _checked_widths(widths), check_count("channels", channels, most=MAX_CHANNELS)
         check_type("block", block, Callable, "a function block(c_in, c_out, time_dim)")
         check_type("middle", middle, nn.Module | None, "an nn.Module or None")
+        time_dim = check_count("time_dim", time_dim, 4, MAX_TIME_DIM)
         self.channels, self.widths, self.time_dim = channels, widths, time_dim
         self.embed = TimeEmbedding(time_dim)
         self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)

@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
     from fm_core.solvers import Trajectory
 
-__all__ = ["ArrayLike", "as_array", "as_image", "as_images", "as_states", "as_velocities", "check_axes", "pick_samples"]
+__all__ = [
+    "ArrayLike",
+    "as_array",
+    "as_image",
+    "as_images",
+    "as_states",
+    "as_velocities",
+    "check_axes",
+    "part",
+    "pick_samples",
+]
 
 ArrayLike: TypeAlias = "np.ndarray | Tensor | Sequence[Any]"
 
@@ -74,39 +84,42 @@ def as_images(x: ArrayLike, name: str = "images") -> np.ndarray:
     return images
 
 
-def as_states(trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
+def as_states(trajectory: Trajectory, name: str = "trajectory") -> tuple[np.ndarray, np.ndarray]:
     """Times ``(T,)`` and states ``(T, B, H, W)`` of a Trajectory of grey images; ValueError for another one."""
-    t, x = as_array(_part(trajectory, "t"), "trajectory.t"), as_array(_part(trajectory, "x"), "trajectory.x")
+    t, x = (as_array(part(trajectory, which, name), f"{name}.{which}") for which in ("t", "x"))
     if x.ndim != 5 or x.shape[2] != 1 or t.shape != x.shape[:1] or 0 in x.shape:
-        raise ValueError(f"trajectory: expected x of (T, B, 1, H, W) and t of (T,), got {x.shape} and {t.shape}.")
+        raise ValueError(f"{name}: expected x of (T, B, 1, H, W) and t of (T,), got {x.shape} and {t.shape}.")
     return t, x[:, :, 0]
 
 
-def _part(trajectory: Trajectory, name: str) -> Any:
-    if not hasattr(trajectory, name):
-        raise ValueError(f"trajectory: expected a Trajectory, as solve() gives it, got {described(trajectory)}.")
-    return getattr(trajectory, name)
+def part(trajectory: Trajectory, which: str, name: str) -> Any:
+    """An attribute of a Trajectory; ValueError where it is another object."""
+    if not hasattr(trajectory, which):
+        raise ValueError(f"{name}: expected a Trajectory, as solve() gives it, got {described(trajectory)}.")
+    return getattr(trajectory, which)
 
 
-def as_velocities(trajectory: Trajectory) -> np.ndarray:
+def as_velocities(trajectory: Trajectory, name: str = "trajectory") -> np.ndarray:
     """Velocities ``(T, B, H, W)`` of a Trajectory of grey images; ValueError where it has none, or another shape."""
-    velocity = _part(trajectory, "velocity")
+    velocity, shape = part(trajectory, "velocity", name), tuple(trajectory.x.shape)
     if velocity is None:
-        raise ValueError(
-            "trajectory.velocity: expected an array, got None. Use solve(..., keep=True), or arrows=False."
-        )
-    velocity = as_array(velocity, "trajectory.velocity")
-    if velocity.shape != trajectory.x.shape:
-        raise ValueError(
-            f"trajectory.velocity: expected the shape of x, {tuple(trajectory.x.shape)}, got {velocity.shape}."
-        )
+        raise ValueError(f"{name}.velocity: expected an array, got None. Use solve(..., keep=True), or arrows=False.")
+    velocity = as_array(velocity, f"{name}.velocity")
+    if velocity.shape != shape:
+        raise ValueError(f"{name}.velocity: expected the shape of x, {shape}, got {velocity.shape}.")
     return velocity[:, :, 0]
 
 
 def pick_samples(samples: int | Sequence[int], batch: int) -> list[int]:
     """Indices of the chosen samples: the first ``samples`` of the batch, or those named; ValueError outside it."""
-    if not hasattr(samples, "__len__") or isinstance(samples, str | dict) or not len(samples):  # type: ignore[arg-type]
+    if np.ndim(samples) == 0 or isinstance(samples, str | dict):
         return list(range(min(check_count("samples", samples), batch)))
-    if not all(isinstance(i, int | np.integer) and -batch <= i < batch for i in samples):  # type: ignore[union-attr]
+    indices = as_array(samples, "samples")  # type: ignore[arg-type]
+    if (
+        indices.ndim != 1
+        or not len(indices)
+        or indices.dtype.kind not in "iu"
+        or not (abs(indices + 0.5) < batch).all()
+    ):
         raise ValueError(f"samples: expected a count or indices within a batch of {batch}, got {described(samples)}.")
-    return [int(i) for i in samples]  # type: ignore[union-attr]
+    return indices.tolist()

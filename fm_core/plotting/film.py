@@ -149,7 +149,15 @@ def render_frames(
     if set(pacings) != set(trajectories):
         raise ValueError(f"pacing: expected the labels {sorted(trajectories)}, got {sorted(pacings)}.")
     rows = {
-        label: _row(trajectory, samples, frames, pacings[label], factor, interpolate)
+        label: _row(
+            trajectory,
+            f"trajectories[{label!r}]" if label else "trajectories",
+            samples,
+            frames,
+            pacings[label],
+            factor,
+            interpolate,
+        )
         for label, trajectory in trajectories.items()
     }
     for what, values in (
@@ -203,7 +211,7 @@ def figure_frames(
     if not isinstance(figsize, Sequence) or isinstance(figsize, str) or len(figsize) != 2:
         raise ValueError(f"figsize: expected width and height in inches, got {described(figsize)}.")
     width, height = (check_number("figsize", side, above=0, most=MAX_INCHES) for side in figsize)
-    dpi = check_number("dpi", dpi, above=0, most=2000)
+    dpi = check_number("dpi", dpi, least=10, most=2000)
     check_number("dpi: pixels in all", 3 * count * width * height * dpi**2, least=1, most=MAX_PIXELS)
     frames, positions = [], []
     for k in range(count):
@@ -326,16 +334,17 @@ class _Row:
 
 def _row(
     trajectory: Trajectory,
+    name: str,
     samples: int | Sequence[int],
     frames: int,
     pacing: str | Pacing,
     factor: int,  # 0: no arrows
     interpolate: bool,
 ) -> _Row:
-    t, x = as_states(trajectory)
+    t, x = as_states(trajectory, name)
     chosen = pick_samples(samples, x.shape[1])
     x, t = x[:, chosen], t.astype(np.float64)
-    arrows = np.stack(ink_arrows(as_velocities(trajectory)[:, chosen], factor)[2:], axis=1) if factor else None
+    arrows = np.stack(ink_arrows(as_velocities(trajectory, name)[:, chosen], factor)[2:], axis=1) if factor else None
     pick, span = frame_indices(t, frames, pacing), float(t[-1] - t[0])
     time = t[pick]
     done = (time - t[0]) / span if span else np.ones(frames)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fm_core._checks import check_count, check_number, check_path, described
+from fm_core._checks import check_count, check_number, check_path, check_text, described
 from fm_core._files import atomic_file
 from fm_core.plotting._arrays import ArrayLike, as_array, as_images
 from fm_core.plotting.style import CARD, DIGIT_CMAP, draws_figure
@@ -83,7 +83,9 @@ def image_grid(
     import matplotlib.pyplot as plt
 
     width = check_number("width", width, above=0, most=MAX_INCHES)
-    named = _named_rows(rows, columns if columns is None else check_count("columns", columns, most=1000))
+    columns = columns if columns is None else check_count("columns", columns, most=1000)
+    named = _named_rows(rows, columns)
+    title = title if title is None else check_text("title", title)
     sizes = {label: images.shape[1:] for label, images in named}
     if len(set(sizes.values())) != 1:
         raise ValueError(f"rows: expected images of one size, got {sizes}.")
@@ -101,7 +103,7 @@ def image_grid(
     left = edge + (label_inches + edge if label_inches > 0.05 else 0.0)
     texts = [figure.text(0, 0, text, ha="center", va="bottom", size="small") for text in column_labels or []]
     head = edge + max([0.0, *(text.get_window_extent().height / dpi + 0.06 for text in texts)])
-    heading = None if title is None else figure.text(edge / width, 0, str(title), ha="left", va="top", size=12)
+    heading = None if title is None else figure.text(edge / width, 0, title, ha="left", va="top", size=12)
     lid = 0.0 if heading is None else heading.get_window_extent().height / dpi + edge
     pixel = (width - left - edge) / span  # inches per pixel of an image
     if pixel * across < 0.1:

@@ -154,7 +154,7 @@ def plot_particles(
         ax: where to draw; without a density or a field under it, its limits follow the particles.
         x: ``(N, 2)``.
         color: default: blue, or white over a density.
-        size: area of a dot, in square points.
+        size: area of a dot, in square points, at most 10,000.
         label: for a legend.
 
     Raises:
@@ -163,7 +163,7 @@ def plot_particles(
     Explained in the chapter *From noise to data along a flow*.
     """
     check_axes(ax, color)
-    points, size = as_array(x, "x"), check_number("size", size, least=0)
+    points, size = as_array(x, "x"), check_number("size", size, least=0, most=10_000)
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f"x: expected particles in the plane, (N, 2), got {points.shape}.")
     color = color or _over_density(ax, BLUE)
@@ -189,7 +189,7 @@ def plot_paths(ax: Axes, states: ArrayLike, *, color: str | None = None, linewid
     from matplotlib.collections import LineCollection
 
     check_axes(ax, color)
-    paths, linewidth = as_array(states, "states"), check_number("linewidth", linewidth, least=0)
+    paths, linewidth = as_array(states, "states"), check_number("linewidth", linewidth, least=0, most=100)
     if paths.ndim != 3 or paths.shape[2] != 2 or 0 in paths.shape:
         raise ValueError(f"states: expected paths in the plane, (T, N, 2), got {paths.shape}.")
     color = color or _over_density(ax, INK)

@@ -74,6 +74,7 @@ def ink_arrows(velocity: ArrayLike, factor: int = 4) -> tuple[np.ndarray, np.nda
 
     Explained in the chapter *Seeing the velocity field*.
     """
+    factor = check_count("factor", factor)
     blocks = _block_average(as_array(velocity, "velocity"), factor, "velocity")
     rows, columns = blocks.shape[-2:]
     if min(rows, columns) < 2:
@@ -118,6 +119,7 @@ def plot_state(
     state, field = as_image(x, "x"), as_image(velocity, "velocity")
     if state.shape != field.shape:
         raise ValueError(f"velocity: expected the shape of x, {state.shape}, got {field.shape}.")
+    factor = check_count("factor", factor)
     xs, ys, dx, dy = ink_arrows(field, factor)
     strength = np.hypot(dx, dy)
     # a field without gradient has no arrows
@@ -190,7 +192,8 @@ def plot_trajectory(
     import matplotlib.pyplot as plt
 
     (t, x), velocity = as_states(trajectory), as_velocities(trajectory)
-    if check_count("index", index, least=-x.shape[1]) >= x.shape[1]:
+    index = check_count("index", index, least=-x.shape[1])
+    if index >= x.shape[1]:
         raise ValueError(f"index: expected one of the {x.shape[1]} samples, got {index}.")
     width, shown = check_number("width", width, above=2.2, most=MAX_INCHES), as_array(times, "times")
     if shown.ndim != 1 or not 1 <= len(shown) <= 100:

@@ -287,7 +287,7 @@ BYTES = np.zeros((2, 4, 4), np.uint8)
             "velocity: expected an array, got None.*arrows=False",
         ),
         (lambda: plotting.render_frames(replace(ONE, velocity=ONE.x[:2])), "velocity: expected the shape of x"),
-        (lambda: plotting.render_frames(replace(ONE, x=ONE.x[:, 0])), r"trajectory: expected x of \(T, B, 1, H, W\)"),
+        (lambda: plotting.render_frames(replace(ONE, x=ONE.x[:, 0])), r"trajectories: expected x of \(T, B, 1, H, W\)"),
         (lambda: plotting.render_frames({"a": ONE, "b": clip(size=20)}), "expected the same image size in every row"),
         (
             lambda: plotting.render_frames({"a": ONE, "b": replace(ONE, t=ONE.t / 2)}),
@@ -307,7 +307,7 @@ BYTES = np.zeros((2, 4, 4), np.uint8)
         (lambda: plotting.save_gif("x.gif", None), "frames: expected an array of numbers, got None"),
         (lambda: plotting.render_frames({"two\nlines": ONE}), "trajectories: expected labels of one line"),
         (lambda: plotting.render_frames({"x" * 101: ONE}), "trajectories: expected labels of one line"),
-        (lambda: plotting.render_frames({"a": None}), "trajectory: expected a Trajectory, .*got None"),
+        (lambda: plotting.render_frames({"a": None}), r"trajectories\['a'\]: expected a Trajectory, .*got None"),
         (lambda: plotting.render_frames(ONE, frames=90_000), "frames: pixels in all: expected"),
         (lambda: plotting.render_frames(ONE, samples="all"), "samples: expected a whole number"),
     ],

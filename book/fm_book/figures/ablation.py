@@ -17,7 +17,7 @@ from fm_book.figures.common import (
     panel_grid,
     side_of_zero,
 )
-from fm_core._checks import check_number, described
+from fm_core._checks import check_count, check_number, check_text, described
 from fm_core.plotting._arrays import as_array
 from fm_core.plotting.style import BLUE, INK, QUIET, VERMILION, draws_figure, model_style
 
@@ -116,6 +116,7 @@ def interaction_panels(
     Explained in the chapter *What makes the difference?*.
     """
     check_texts("squares", squares)
+    check_text("label", label)
     for title, square in squares.items():
         ends, lines = square if isinstance(square, tuple | list) and len(square) == 2 else ((), {})
         if len(ends) != 2 or len(lines) != 2:
@@ -123,6 +124,7 @@ def interaction_panels(
         for line, pair in lines.items():
             for k in (0, 1):
                 check_entries(f"squares[{title!r}][{line!r}]", pair[k], 0)
+    columns = check_count("columns", columns, most=100)
     figure, axes = panel_grid(len(squares), columns, width=width, height=3.1, sharey=True)
     for ax, (title, (ends, lines)) in zip(axes, squares.items(), strict=True):
         for k, ((name, pair), (color, line, marker)) in enumerate(zip(lines.items(), _LINES, strict=True)):
@@ -230,6 +232,8 @@ def rate_panels(
     for name, value in (("rates", rates), ("panels", panels)):
         if value != {}:
             check_texts(name, value)
+    if log != ():
+        check_texts("log", log, Sequence)
     for network, found in rates.items():
         for rate, cell in found.items() if isinstance(found, Mapping) else {"": None}.items():
             if not isinstance(cell, Mapping) or "diverged" not in cell:

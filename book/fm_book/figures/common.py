@@ -44,7 +44,7 @@ def check_entries(name: str, value: Any, depth: int) -> None:
     if depth == 0:
         if not isinstance(value, Estimate) and not (isinstance(value, Mapping) and "mean" in value):
             raise ValueError(f"{name}: expected an Estimate or its entry in a record, got {described(value)}.")
-        entry = value.entry() if isinstance(value, Estimate) else value
+        entry = vars(value) if isinstance(value, Estimate) else value
         ends = (entry.get(end) for end in ("low", "high"))
         if not isinstance(entry.get("values", ()), list | tuple):
             raise ValueError(f"{name}: expected a list of values, got {described(entry['values'])}.")
@@ -102,7 +102,7 @@ def draw_estimate(
         hollow: draw only the outline of the marker.
     """
     check_axes(ax, color)
-    estimate = as_estimate(entry)
+    estimate, at = as_estimate(entry), check_number("at", at)
 
     def draw(values: list[float], position: float, **style: Any) -> None:
         axes = ([position] * len(values), values)
@@ -129,7 +129,8 @@ def panel_grid(count: int, columns: int, *, width: float, height: float, **optio
     """
     import matplotlib.pyplot as plt
 
-    columns = min(check_count("columns", columns, most=100), check_count("count", count, most=1000))
+    count = check_count("count", count, most=1000)
+    columns = min(check_count("columns", columns, most=100), count)
     width, height = check_width(width), check_number("height", height, above=0, most=MAX_INCHES)
     rows = -(-count // columns)
     figure, axes = plt.subplots(

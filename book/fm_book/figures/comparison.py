@@ -17,7 +17,7 @@ from fm_book.figures.common import (
     draw_estimate,
     side_of_zero,
 )
-from fm_core._checks import check_choice, check_number, described
+from fm_core._checks import check_choice, check_number, check_text, described
 from fm_core.plotting._arrays import as_array, check_axes
 from fm_core.plotting.style import COLORS, GREEN, INK, PALE, draws_figure
 
@@ -302,6 +302,7 @@ def significance_map(
 
 def _of_solver(cells: Cells, solver: str, metric: str) -> tuple[np.ndarray, list[Entry]]:
     """NFEs of a solver's cells and the metric's estimates there."""
+    check_text("metric", metric)
     for key, cell in cells.items():
         if metric not in cell or not key.rpartition("-")[2].isdecimal():
             raise ValueError(f"metric, cells: expected {{'SOLVER-NFE': {{{metric!r}: ...}}}}, got another in {key!r}.")

@@ -116,6 +116,10 @@ def interval_panels(
         for metric, rows in panels.items():
             if rows != {}:
                 check_entries(f"panels[{metric!r}]", rows, 1)
+    if log != ():
+        check_texts("log", log, Sequence)
+    if bands is not None:
+        check_texts("bands", bands)
     for metric, band in (bands or {}).items():
         if not isinstance(band, tuple | list) or len(band) != 2:
             raise ValueError(f"bands[{metric!r}]: expected low and high, got {described(band)}.")

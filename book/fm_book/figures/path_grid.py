@@ -70,14 +70,22 @@ def draw_path_grid(
     check_texts("rows", rows)
     for label, view in rows.items():
         check_type(f"rows[{label!r}]", view, PathView, "a PathView")
+        for part, ndim in (("states", 3), ("density", 1), ("velocity", 2), ("data", 2)):
+            values = as_array(getattr(view, part), f"rows[{label!r}].{part}")
+            if values.ndim != ndim or not values.size or (ndim > 1 and values.shape[-1] != 2):
+                raise ValueError(f"rows[{label!r}].{part}: expected {ndim} axes, 2 columns, got {values.shape}.")
+        check_type(f"rows[{label!r}].formulas", view.formulas, tuple, "a tuple of three texts")
     t, width = check_number("t", t, least=0, most=1), check_width(width)
-    limit = float(np.abs(as_array(mesh, "mesh")).max())
+    for name, points in (("mesh", as_array(mesh, "mesh")), ("arrows", as_array(arrows, "arrows"))):
+        if points.ndim != 2 or points.shape[1] != 2 or len(points) < 4:
+            raise ValueError(f"{name}: expected (n * n, 2), got {points.shape}. Use plane_mesh(limit, n).")
+    limit = float(np.abs(as_array(mesh)).max())
     figure, axes = plt.subplots(
         len(rows), 3, figsize=(width, 0.335 * width * len(rows) + 0.3), facecolor=CARD, squeeze=False,
         layout="constrained",
     )  # fmt: skip
     for (label, view), line in zip(rows.items(), axes, strict=True):
-        states, speeds = as_array(view.states, "rows: states"), np.hypot(*as_array(view.velocity, "rows: velocity").T)
+        states, speeds = as_array(view.states), np.hypot(*as_array(view.velocity).T)
         plot_paths(line[0], states, color=QUIET, linewidth=0.9)
         line[0].scatter(*states[0].T, s=12, color=BLUE, linewidths=0, zorder=3)
         line[0].scatter(*states[-1].T, s=12, color=VERMILION, linewidths=0, zorder=3)
@@ -87,7 +95,7 @@ def draw_path_grid(
         for ax, formula in zip(line, view.formulas, strict=True):
             light = ax is line[1]
             ax.scatter(
-                *as_array(view.data, "rows: data").T,
+                *as_array(view.data).T,
                 s=95,
                 marker="*",
                 color=VERMILION,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fm_book.figures.common import check_texts, check_width
-from fm_core._checks import check_count, described
+from fm_core._checks import check_count, check_text, described
 from fm_core.plotting.style import BLUE, CARD, INK, PALE, PINK, QUIET, VERMILION, draws_figure
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def draw_unet(
     widths = tuple(check_count("widths", w, most=10_000) for w in widths)
     size = check_count("size", size, 2 ** (len(widths) - 1), 10_000)  # halved at every level
     channels, width = check_count("channels", channels, most=10_000), check_width(width)
+    check_text("block", block)
     figure, ax = plt.subplots(facecolor=CARD, layout="none")
     sides = [size >> level for level in range(len(widths))]
     middles, y = [], 0.0

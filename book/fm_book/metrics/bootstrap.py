@@ -174,9 +174,9 @@ def _as_numbers(name: str, values: Any) -> tuple[float, ...]:
 def _as_rows(sample: Any) -> Tensor:
     try:
         rows = torch.as_tensor(sample).detach().cpu()
-    except (TypeError, RuntimeError, NotImplementedError) as error:
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
         raise ValueError(f"samples: expected tensors or arrays, got {described(sample)}.") from error
-    if rows.ndim == 0 or rows.is_complex():
+    if rows.ndim == 0 or rows.is_complex() or rows.layout != torch.strided:
         raise ValueError(f"samples: expected rows of real numbers, got {described(sample)}.")
     check_finite("samples", rows.double())
     return rows.double() if rows.is_floating_point() else rows

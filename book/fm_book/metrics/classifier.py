@@ -20,6 +20,7 @@ from tqdm import trange
 from fm_core._checks import check_count, check_images, check_number, check_seed, check_type
 from fm_core.checkpoints import load_weights
 from fm_core.data import Digits
+from fm_core.environment import resolve_device
 
 __all__ = ["CLASSIFIER", "DigitClassifier", "load_classifier", "train_classifier"]
 
@@ -83,7 +84,7 @@ def load_classifier(device: str | torch.device = "cpu", *, folder: Path = CLASSI
     network = DigitClassifier()
     tensors = load_weights(folder, "model.safetensors")
     network.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
-    return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+    return network.to(resolve_device(device), memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
 
 
 def train_classifier(
@@ -126,7 +127,7 @@ def train_classifier(
     steps, seed = check_count("steps", steps, most=10**7), check_seed("seed", seed)
     batch_size, lr = check_count("batch_size", batch_size, most=10**5), check_number("lr", lr, above=0, most=10)
     label_noise_cutoff = check_number("label_noise_cutoff", label_noise_cutoff, above=0, most=1)
-    device = torch.device(device) if device is not None else digits.images.device
+    device = resolve_device(device) if device is not None else digits.images.device
     images, labels = digits.images.to(device), digits.labels.to(device)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -40,6 +40,11 @@ class Moments:
     covariance: Tensor
     count: int
 
+    def __post_init__(self) -> None:
+        mean = as_tensor("mean", self.mean, ("D",), finite=True)
+        as_tensor("covariance", self.covariance, (len(mean), len(mean)), finite=True)
+        check_count("count", self.count)
+
 
 def moments(x: Tensor, name: str = "x") -> Moments:
     """What the Fréchet distance needs of a set: mean, covariance (divided by N - 1) and N.

@@ -45,7 +45,7 @@ def features(images: Tensor, *, network: DigitClassifier | None = None, batch_si
     """
     cure = "x[None, None] makes a batch of one image."
     images = as_tensor("images", images, ("N", 1, SIDE, SIDE), cure=cure)
-    return _features("images", images, network, check_count("batch_size", batch_size))
+    return _features("images", images, network, check_count("batch_size", batch_size, most=2**31))
 
 
 @torch.no_grad()
