@@ -41,7 +41,7 @@ def test_no_page_is_heavy(opened: Visit) -> None:
     assert sum(sizes.values()) < MAX_BYTES, sorted(sizes.items(), key=lambda one: -one[1])[:4]
 
 
-@pytest.mark.parametrize(("words", "name"), [("receptive field", "05_two_unets"), ("pacing", "07_velocity_field")])
+@pytest.mark.parametrize(("words", "name"), [("receptive field", "06_unets"), ("pacing", "08_velocity_field")])
 def test_the_search_finds_the_chapter(browser: Browser, address: str, words: str, name: str) -> None:
     seen = visit(browser, address, "search")
     seen.page.goto(f"{address}/search.html?q={words.replace(' ', '+')}")

@@ -144,12 +144,12 @@ def test_the_address_of_the_pages_is_github_s_or_given(environ: dict[str, str], 
 
 def test_one_command_carries_the_address_of_a_fork_everywhere(tmp_path: Path) -> None:
     old = notebooks.repository().removeprefix("https://github.com/")
-    for name in ("pyproject.toml", "README.md", "CITATION.cff", "book/06_training.ipynb"):
+    for name in ("pyproject.toml", "README.md", "CITATION.cff", "book/07_training.ipynb"):
         file = tmp_path / name
         file.parent.mkdir(exist_ok=True)
         file.write_text((ROOT / name).read_text(encoding="utf-8").replace(old, "a/b" if name[0] == "p" else old))
     changed = notebooks.changes(tmp_path)
-    assert sorted(path.name for path in changed) == ["06_training.ipynb", "CITATION.cff", "README.md"]
+    assert sorted(path.name for path in changed) == ["07_training.ipynb", "CITATION.cff", "README.md"]
     assert all(old not in text and "a/b" in text for text in changed.values())
     (tmp_path / "pyproject.toml").write_text("[project]\n")
     with pytest.raises(ValueError, match=r"expected an address to install the package from, got none"):

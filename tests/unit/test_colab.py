@@ -40,8 +40,8 @@ PREINSTALLED = {
     for name, version in re.findall(r"^([\w.-]+)==(\S+)$", LISTED.read_text(encoding="utf-8"), flags=re.MULTILINE)
 }
 FEW = 20  # packages that an install on Colab may add
-# Chapter 5 takes networks apart, one image at a time; chapter 2 trains a network of three layers in the plane.
-ON_THE_PROCESSOR = {"02_objective", "05_two_unets", "09_ruler"}
+# `06_unets` takes networks apart, one image at a time; `03_objective` trains a network of three layers in the plane.
+ON_THE_PROCESSOR = {"03_objective", "06_unets", "09_metrics"}
 LIGHT = 40e6  # bytes that it may fetch; at 1 MB/s that is well under a minute
 SILENT = re.compile("error sending request|dns error|timed out|Failed to fetch|Connect|tunnel", re.IGNORECASE)
 
@@ -134,7 +134,7 @@ def test_a_gpu_is_used_when_there_is_one(path: Path) -> None:
 
 
 def mlflow_cell() -> str:
-    [found] = [source for source in sources("06_training.ipynb") if "serve_kernel_port_as_iframe" in source]
+    [found] = [source for source in sources("07_training.ipynb") if "serve_kernel_port_as_iframe" in source]
     return found
 
 
