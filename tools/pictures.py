@@ -2,9 +2,9 @@
 
     python tools/pictures.py           writes book/_static/logo.svg and book/_static/card.png
 
-The logo is the exact flow of `05_exact_velocity` in one dimension: six particles from the quantiles of a Gaussian, on the
-left, to a data set of two points, on the right. Its ground is dark in both themes. The card shows the last frame of
-`book/_static/hero.gif`.
+The logo is the exact flow of `05_exact_velocity` in one dimension: six particles from the quantiles of a Gaussian, on
+the left, to a data set of two points, on the right. Its ground is dark in both themes. The card shows the last frame
+of `book/_static/hero.gif`.
 """
 
 from __future__ import annotations
