@@ -160,8 +160,9 @@ class GuardedTracker:
                     self._send(*queue[0])
                 except Exception as error:
                     self._failed(error)
-                    if not self._open or queue is self._rest:
-                        queue.rotate(-1)
+                    if queue is self._rest:
+                        queue.rotate(-1)  # the others first, next time
+                    if queue is self._rest or not self._open:
                         return
                 queue.popleft()  # sent, or a point that an open run does not take
         self._wait = self.WAIT
@@ -257,8 +258,7 @@ class MLflowTracker:
             with suppress(Exception):
                 mlflow.end_run()
         if database is not None and self._inode is not None and _inode(database) != self._inode:
-            folder, _, name = self.uri.rpartition("/")  # another file: MLflow keeps one connection for each spelling
-            self.uri = f"{folder}/./{name}"
+            raise FileNotFoundError(f"{database} was deleted; the next session makes another")  # MLflow keeps it open
         with FileLock(f"{database}.lock", timeout=120) if database else nullcontext():  # MLflow makes tables unlocked
             try:
                 mlflow.set_tracking_uri(self.uri)
@@ -400,7 +400,7 @@ def _mlflow() -> Any:
     except ImportError as error:
         raise missing_extra("MLflow tracking", "tracking") from error
     for name in ("mlflow.system_metrics", "mlflow.store.db.utils", "mlflow.tracking", "alembic", "urllib3"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # they announce each start and each failed request
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # they announce each start, and errors that are raised too
     return mlflow
 
 

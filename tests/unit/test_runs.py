@@ -380,6 +380,13 @@ def test_lost_runs_and_deleted_experiments_in_a_real_store(tmp_path, impatient):
     assert [one.info.run_id for one in runs_of(store, "flow-matching 2")[1]] == [third]
     assert not [name for name in names(tmp_path / "c") if "part" in name]
 
+    # The store is deleted while the training runs: the points wait in the checkpoint for another session.
+    with pytest.warns(RuntimeWarning, match=r"Tracking failed \(.*mlflow.db was deleted"):
+        run(tmp_path / "d", tracker=Rude(store, (tmp_path / "mlflow.db").unlink))
+    points = load_checkpoint(tmp_path / "d" / "checkpoint.safetensors")[1]["points"]
+    assert [step for metrics, step in points if "loss" in metrics] == [6, 8, 10, 12]
+    assert not (tmp_path / "mlflow.db").exists()
+
 
 class Rude(MLflowTracker):
     """Deletes the run in mid-course."""
