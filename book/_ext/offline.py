@@ -16,6 +16,7 @@ import hashlib
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -96,10 +97,11 @@ def fetch(package: Package, store: Path) -> Path:
     if not _has_hash(archive, package.sha512):
         name = f"{package.name}@{package.version}"
         store.mkdir(parents=True, exist_ok=True)
-        _npm_pack(name, store)
-        if not _has_hash(archive, package.sha512):
-            archive.unlink(missing_ok=True)
-            raise Unavailable(f"{name}: expected an archive with the SHA-512 noted in book/_ext, got another")
+        with tempfile.TemporaryDirectory(dir=store) as folder:  # a killed or second build sees no half archive
+            _npm_pack(name, Path(folder))
+            if not _has_hash(fresh := Path(folder) / archive.name, package.sha512):
+                raise Unavailable(f"{name}: expected an archive with the SHA-512 noted in book/_ext, got another")
+            fresh.replace(archive)
     return archive
 
 

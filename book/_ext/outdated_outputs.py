@@ -35,10 +35,10 @@ def _outdated(app: Sphinx, env: Any, added: set[str], changed: set[str], removed
     sources = [root / "fm_core", root / "book" / "fm_book", root / "pyproject.toml"]
     now = digest(sources, os.environ.get("FM_SCALE", ""), os.environ.get("FM_DATA", ""))
     record = build / "executed-with"
-    if record.is_file() and record.read_text() == now:
+    if record.is_file() and record.read_text(encoding="utf-8") == now:
         return []
     shutil.rmtree(build / ".jupyter_cache", ignore_errors=True)
-    record.write_text(now)
+    record.write_text(now, encoding="utf-8")
     return [name for name in env.found_docs if env.doc2path(name).endswith(".ipynb")]
 
 

@@ -14,6 +14,8 @@ from typing import Any
 from PIL import Image, ImageSequence
 from sphinx.application import Sphinx
 
+from fm_core._files import atomic_file
+
 __all__ = ["picture_tag", "setup", "to_still", "to_webp"]
 
 IMAGE = re.compile(r'<img\b[^>]*?\bsrc="([^":]+\.(?:gif|png|svg|jpe?g|webp))"[^>]*>')  # no colon: files of the book
@@ -24,7 +26,9 @@ def to_still(film: Path, still: Path) -> None:
     """Write the last frame of a GIF as PNG."""
     with Image.open(film) as frames:
         frames.seek(frames.n_frames - 1)
-        frames.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(still, optimize=True)
+        last = frames.convert("RGB").quantize(64, dither=Image.Dither.NONE)
+    with atomic_file(still) as part:
+        last.save(part, optimize=True)
 
 
 def to_webp(picture: Path, copy: Path) -> bool:
@@ -33,11 +37,12 @@ def to_webp(picture: Path, copy: Path) -> bool:
         with Image.open(picture) as opened:
             frames = [frame.copy() for frame in ImageSequence.Iterator(opened)]
             film = {"duration": [frame.info.get("duration", 0) for frame in frames], "loop": opened.info.get("loop", 0)}
-        if len(frames) == 1:
-            frames[0].save(copy, "WEBP", lossless=True, method=4)
-        else:
-            first, *rest = (frame.convert("RGB") for frame in frames)
-            first.save(copy, "WEBP", lossless=True, method=4, save_all=True, append_images=rest, **film)
+        with atomic_file(copy) as part:
+            if len(frames) == 1:
+                frames[0].save(part, "WEBP", lossless=True, method=4)
+            else:
+                first, *rest = (frame.convert("RGB") for frame in frames)
+                first.save(part, "WEBP", lossless=True, method=4, save_all=True, append_images=rest, **film)
     return copy.stat().st_size < MAX_SHARE * picture.stat().st_size
 
 
