@@ -9,33 +9,24 @@ from __future__ import annotations
 import math
 import os
 import reprlib
-import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from pathlib import Path
 from types import EllipsisType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 __all__ = [
-    "as_tensor",
-    "check_choice",
-    "check_count",
-    "check_finite",
-    "check_generator",
-    "check_images",
-    "check_number",
-    "check_path",
-    "check_seed",
-    "check_text",
-    "check_type",
-    "check_velocity",
-    "described",
+    "as_numbers", "as_tensor", "check_choice", "check_count", "check_finite", "check_generator", "check_images",
+    "check_number", "check_path", "check_seed", "check_text", "check_type", "check_velocity", "described",
     "missing_extra",
-]
+]  # fmt: skip
+
+INF = math.inf
+Array = TypeVar("Array", Tensor, np.ndarray)
 
 
 def as_tensor(
@@ -65,7 +56,10 @@ def as_tensor(
     Raises:
         ValueError: anything else.
     """
-    x = value if isinstance(value, Tensor) else _from_numbers(value)
+    x = value if isinstance(value, Tensor) else None
+    if x is None and (array := as_numbers(value)) is not None:
+        floating = array.dtype.kind == "f" or not isinstance(value, np.ndarray)
+        x = torch.from_numpy(array.astype(np.float32 if floating else np.int64))
     whole = x is not None and not x.is_floating_point() and not x.is_complex()
     if x is None or not x.is_floating_point() or x.is_meta or x.layout != torch.strided or not _fits(x, shape, least):
         words = f" of shape ({', '.join('...' if n is ... else str(n) for n in shape)})" if len(shape) > 1 else ""
@@ -79,22 +73,39 @@ def as_tensor(
     return check_finite(name, x) if finite else x
 
 
-def check_finite(name: str, x: Tensor) -> Tensor:
+def as_numbers(value: Any) -> np.ndarray | None:
+    """Numbers, lists of them, arrays and tensors as an array on the CPU, half precision as float32; else None."""
+    try:
+        if isinstance(value, Tensor):
+            value = value.detach().cpu()  # NumPy has no bfloat16
+            value = (value.float() if value.is_floating_point() and value.element_size() < 4 else value).numpy()
+        elif isinstance(value, list | tuple):
+            value = [v.tolist() if isinstance(v, Tensor) else v for v in value]
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError, NotImplementedError):  # a ragged list, a sparse tensor, one on meta
+        return None
+    if array.dtype.kind not in "fiub":
+        return None
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def check_finite(name: str, x: Array) -> Array:
     """``x`` itself; ValueError with the first row that holds NaN or infinity."""
-    if x.numel() and not math.isfinite(sum(float(end.detach()) for end in x.aminmax())):  # NaN passes through aminmax
-        rows = (~x.isfinite()).reshape(max(1, len(x) if x.ndim else 1), -1).any(dim=1)
+    if 0 not in x.shape and not math.isfinite(x.min().item() + x.max().item()):  # NaN passes through min and max
+        finite = x.isfinite() if isinstance(x, Tensor) else torch.from_numpy(np.atleast_1d(np.isfinite(x)))
+        rows = (~finite).reshape(len(finite) if finite.ndim else 1, -1).any(dim=1)
         if bool(rows.any()):
             raise ValueError(
                 f"{name}: expected finite values, got NaN or infinity in {int(rows.sum())} of {len(rows)}, the first "
-                f"is {int(rows.nonzero()[0])}. Find out where they come from; without them a result would be biased."
+                f"is {int(rows.nonzero()[0])}. Look for a diverging solver or loss, or a division by 1 - t at t = 1."
             )
     return x
 
 
-def check_images(name: str, x: Tensor, *, most: float = math.inf) -> Tensor:
+def check_images(name: str, x: Tensor, *, most: float = INF) -> Tensor:
     """``x`` itself; ValueError for NaN, infinity, and pixels that are not scaled to [-1, 1].
 
-    Grey and colour images ``(N, 1 or 3, H, W)`` whose pixels are nowhere negative, and not all equal, lie in [0, 1] or
+    Grey and colour images ``(N, 1 or 3, H, W)`` that are nowhere negative, and not of one shade each, lie in [0, 1] or
     [0, 255]. Other data are checked for finite values only: points, and latent images of more channels.
 
     Args:
@@ -105,14 +116,9 @@ def check_images(name: str, x: Tensor, *, most: float = math.inf) -> Tensor:
     check_finite(name, x)
     if x.ndim == 4 and x.shape[1] in (1, 3) and x.numel():
         low, high = (float(end) for end in x.detach().aminmax())
-        if (low >= 0 and high > low) or max(-low, high) > most:
-            cure = (
-                "2 * x - 1"
-                if low >= 0 and high <= 1
-                else "x / 127.5 - 1"
-                if 0 <= low <= high <= 255
-                else "x.clamp(-1, 1)"
-            )
+        varied = low >= 0 and bool((x.amax(dim=(1, 2, 3)) > x.amin(dim=(1, 2, 3))).any())
+        if varied or max(-low, high) > most:
+            cure = "x.clamp(-1, 1)" if low < 0 else "2 * x - 1" if high <= 1 else "x / 127.5 - 1"
             raise ValueError(f"{name}: expected pixels in [-1, 1], got [{low:g}, {high:g}]. Use {cure}.")
     return x
 
@@ -155,11 +161,11 @@ def check_choice(name: str, value: object, options: Iterable[str]) -> None:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {described(value)}.")
 
 
-def check_count(name: str, value: Any, least: int = 1, most: float = math.inf) -> int:
+def check_count(name: str, value: Any, least: int = 1, most: float = INF) -> int:
     """``value`` as an int; ValueError unless it is a whole number, least <= value <= most."""
     number = _number(value)
     if not (number.is_integer() and least <= number <= most):
-        span = f"of at least {least}" if most == math.inf else f"from {least:,} to {most:,}"
+        span = f"of at least {least}" if most == INF else f"from {least:,} to {most:,}"
         raise ValueError(f"{name}: expected a whole number {span}, got {described(value)}.")
     return int(value)
 
@@ -170,19 +176,13 @@ def check_seed(name: str, value: Any) -> int:
 
 
 def check_number(
-    name: str,
-    value: Any,
-    *,
-    above: float = -math.inf,
-    least: float = -math.inf,
-    below: float = math.inf,
-    most: float = math.inf,
+    name: str, value: Any, *, above: float = -INF, least: float = -INF, below: float = INF, most: float = INF
 ) -> float:
     """``value`` as a float; ValueError unless finite, above < value < below and least <= value <= most."""
     number = _number(value)
     if not (math.isfinite(number) and above < number < below and least <= number <= most):
-        bounds = [f"above {above:g}"] * (above > -math.inf) + [f"at least {least:g}"] * (least > -math.inf)
-        bounds += [f"below {below:g}"] * (below < math.inf) + [f"at most {most:g}"] * (most < math.inf)
+        bounds = [f"above {above:g}"] * (above > -INF) + [f"at least {least:g}"] * (least > -INF)
+        bounds += [f"below {below:g}"] * (below < INF) + [f"at most {most:g}"] * (most < INF)
         raise ValueError(
             f"{name}: expected a number {' and '.join(bounds) or 'that is finite'}, got {described(value)}."
         )
@@ -199,7 +199,8 @@ def described(value: Any) -> str:
         words = words if "float" in str(value.dtype) else f"{value.dtype} of {words}"
         return f"{words}, {value.layout} on the device {value.device}" if odd else words  # pyright: ignore
     if value is None or isinstance(value, str | Real | complex | list | tuple | dict):
-        return textwrap.shorten(reprlib.repr(value), 80, placeholder="...")
+        text = reprlib.repr(value)
+        return text if len(text) <= 80 else text[:77] + "..."
     return f"a {type(value).__name__}"
 
 
@@ -215,22 +216,6 @@ def _number(value: Any) -> float:
         return float(value) if one and not isinstance(value, bool | np.bool_ | complex) else math.nan
     except (TypeError, ValueError, OverflowError, RuntimeError, NotImplementedError):  # complex, too large, on meta
         return math.nan
-
-
-def _from_numbers(value: Any) -> Tensor | None:
-    """Numbers, lists of them and arrays as a tensor, floating-point ones as float32; None for what holds others."""
-    try:
-        array = np.asarray(
-            [item.tolist() if isinstance(item, Tensor) else item for item in value]
-            if isinstance(value, list | tuple)
-            else value
-        )
-    except (TypeError, ValueError, RuntimeError, NotImplementedError):  # a ragged list
-        return None
-    if array.dtype.kind not in "fiub" or not isinstance(value, np.ndarray | np.number | Real | list | tuple):
-        return None
-    floating = array.dtype.kind == "f" or not isinstance(value, np.ndarray)
-    return torch.from_numpy(array.astype(np.float32 if floating else np.int64))
 
 
 def _fits(x: Tensor, shape: Sequence[int | str | EllipsisType], least: int) -> bool:

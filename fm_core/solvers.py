@@ -72,13 +72,10 @@ class Tableau:
     order: int
 
     def __post_init__(self) -> None:
-        for name in "abc":
-            check_type(name, getattr(self, name), tuple, "a tuple of numbers" if name != "a" else "a tuple of rows")
-        for row in self.a:
-            check_type("a", row, tuple, "rows that are tuples")
-        for name, numbers in (("a", sum(self.a, ())), ("b", self.b), ("c", self.c)):
-            for number in numbers:
-                check_number(name, number)
+        for name, rows in (("a", self.a), ("b", (self.b,)), ("c", (self.c,))):
+            for row in check_type(name, rows, tuple | list, "rows of numbers"):
+                for number in check_type(name, row, tuple | list, "a row of numbers"):
+                    check_number(name, number)
         check_count("order", self.order, most=100)
         rows = [len(row) for row in self.a]
         if rows != list(range(len(self.b))) or len(self.c) != len(self.b) or not self.b or self.c[0] != 0:

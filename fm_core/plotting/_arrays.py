@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from fm_core._checks import check_count, described
+from fm_core._checks import as_numbers, check_count, check_finite, described
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,23 +35,10 @@ def as_array(x: ArrayLike, name: str = "x", *, finite: bool = True) -> np.ndarra
     Raises:
         ValueError: anything else, by name; and NaN or infinity, unless ``finite`` is False.
     """
-    try:
-        if not isinstance(x, (np.ndarray, Sequence)) and hasattr(x, "detach"):
-            x = x.detach().cpu()
-            x = (x.float() if x.is_floating_point() and x.element_size() < 4 else x).numpy()  # NumPy has no bfloat16
-        array = np.asarray(x)
-    except (TypeError, ValueError, RuntimeError, NotImplementedError):  # a ragged list, a sparse tensor, one on meta
-        array = np.empty(0, dtype=object)
-    if array.dtype.kind not in "fiub":
+    array = as_numbers(x)
+    if array is None:
         raise ValueError(f"{name}: expected an array of numbers, got {described(x)}.")
-    if finite and not np.isfinite(array).all():
-        rows = np.isfinite(np.atleast_1d(array))
-        bad = ~rows.reshape(len(rows), -1).all(axis=1)
-        raise ValueError(
-            f"{name}: expected finite numbers, got NaN or infinity in {bad.sum()} of {bad.size}, the first is "
-            f"{bad.argmax()}. Look for a diverging solver or loss, or a division by 1 - t at t = 1."
-        )
-    return array.astype(np.float32) if array.dtype == np.float16 else array
+    return check_finite(name, array) if finite else array
 
 
 def check_axes(ax: Any, color: Any = None) -> None:

@@ -227,6 +227,7 @@ def test_data_refuse_by_name(call, message):
         torch.full((2, 1, 4, 4), -1.0),
         torch.ones(2, 1, 4, 4),
         torch.zeros(2, 1, 4, 4),
+        torch.rand(256, 1, 1, 1).expand(-1, -1, 4, 4),  # each of one shade
         1.3 * torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0)),
         torch.rand(2, 4, 8, 8),  # a latent image
         torch.empty(0, 1, 28, 28),

@@ -149,7 +149,7 @@ def test_particles_and_paths_turn_white_over_a_density(ax):
             lambda ax, m: plotting.plot_field(ax, m, np.ones((9, 3))),
             r"velocity: expected one vector per point, \(9, 2\), got \(9, 3\)",
         ),
-        (lambda ax, m: plotting.plot_field(ax, m, np.full((9, 2), np.nan)), "velocity: expected finite numbers"),
+        (lambda ax, m: plotting.plot_field(ax, m, np.full((9, 2), np.nan)), "velocity: expected finite values"),
         (
             lambda ax, m: plotting.plot_field(ax, m, np.ones((9, 2)), kind="dots"),
             "kind: expected one of 'arrows', 'stream', got 'dots'",

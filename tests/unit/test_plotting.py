@@ -138,7 +138,7 @@ def test_a_saved_grid_holds_its_images(tmp_path):
 def test_a_failed_grid_leaves_the_old_file(tmp_path):
     path = plotting.save_image_grid(tmp_path / "grid.png", torch.zeros(2, 1, 4, 4))
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="images: expected finite numbers, got NaN"):
+    with pytest.raises(ValueError, match="images: expected finite values, got NaN"):
         plotting.save_image_grid(path, torch.full((2, 1, 4, 4), torch.nan))
     with pytest.raises(ValueError, match="unknown file extension"):
         plotting.save_image_grid(tmp_path / "grid.what", torch.zeros(2, 1, 4, 4))
@@ -200,7 +200,7 @@ AX = Figure().add_subplot()
         (lambda: plotting.plot_trajectory(ONE, times=[]), r"times: expected 1 to 100 times, got \[\]"),
         (
             lambda: plotting.to_uint8(np.array([np.nan])),
-            "images: expected finite numbers, got NaN or infinity in 1 of 1, the first is 0",
+            "images: expected finite values, got NaN or infinity in 1 of 1, the first is 0",
         ),
         (lambda: plotting.plot_state(AX, np.zeros((28, 28)), np.full((28, 28), np.nan)), "velocity: expected finite"),
         (lambda: plotting.plot_velocity("ax", np.zeros((28, 28))), "ax: expected matplotlib Axes"),

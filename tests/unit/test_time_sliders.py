@@ -145,7 +145,7 @@ def test_frames_of_the_film_go_in_as_they_are():
         ({"frames": plain(1), "times": [0]}, r"times: expected one per frame and at least 2, got \(1,\) for 1 frames"),
         ({"times": [0, 1]}, r"times: .* got \(2,\) for 6 frames"),
         ({"times": [0, 1, 2, 2, 3, 4]}, "strictly rising or falling"),
-        ({"times": [0, 1, 2, 3, 4, np.nan]}, "times: expected finite numbers"),
+        ({"times": [0, 1, 2, 3, 4, np.nan]}, "times: expected finite values"),
         ({"times": np.zeros((6, 1))}, r"times: .* got \(6, 1\) for 6 frames"),
         ({"alt": " "}, "alt: expected a text .* got ' '"),
         ({"label": ""}, "label: expected a text .* got ''"),

@@ -166,8 +166,10 @@ def check_level(level: float) -> float:
 
 def _as_numbers(name: str, values: Any) -> tuple[float, ...]:
     """A row of finite numbers, at least one; ValueError for anything else."""
-    if not isinstance(values, list | tuple | np.ndarray | Tensor) or not np.size(values):
-        raise ValueError(f"{name}: expected one number a seed, got {described(values)}.")
+    rows = isinstance(values, list | tuple | np.ndarray | Tensor) and getattr(values, "ndim", 1) > 0
+    if not rows or not len(values):
+        got = "none" if isinstance(values, list | tuple) else described(values)
+        raise ValueError(f"{name}: expected one number a seed, got {got}.")
     return tuple(check_number(name, value) for value in values)
 
 
