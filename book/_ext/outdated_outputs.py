@@ -1,4 +1,4 @@
-"""Executes all notebooks again when what they import or read has changed.
+"""Executes all notebooks again when what they import or read has changed, and lets builds of one folder wait in turn.
 
 Jupyter Book executes a notebook again when its cells change; it does not see the packages underneath. Here the stored
 outputs are cleared, and the notebooks read again, when fm_core, fm_book with the recorded results, pyproject.toml,
@@ -14,9 +14,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from sphinx.application import Sphinx
+from sphinx.util import logging
 
 __all__ = ["digest", "setup"]
+
+LOCKS: dict[Path, FileLock] = {}  # held as long as the process lives
 
 
 def digest(paths: Iterable[Path], *words: str) -> str:
@@ -42,7 +46,20 @@ def _outdated(app: Sphinx, env: Any, added: set[str], changed: set[str], removed
     return [name for name in env.found_docs if env.doc2path(name).endswith(".ipynb")]
 
 
+def _wait_for_other_builds(app: Sphinx) -> None:
+    """Hold the build's folder until this process ends: two builds at once would write and clear the same files."""
+    build = Path(app.outdir).parent
+    build.mkdir(parents=True, exist_ok=True)
+    lock = LOCKS.setdefault(build, FileLock(build / "build.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logging.getLogger(__name__).info(f"Another build is at work in {build}; this one waits for it.")
+        lock.acquire()
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
+    _wait_for_other_builds(app)
     app.connect("env-get-outdated", _outdated)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

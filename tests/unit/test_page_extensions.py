@@ -24,6 +24,7 @@ import pictures_of_pages
 import playground
 import pytest
 import reproduction
+from filelock import FileLock
 from PIL import Image
 
 STATIC = pictures.STATIC
@@ -116,6 +117,22 @@ def test_notebooks_are_executed_again_when_the_packages_have_changed(tmp_path: P
     (tmp_path / "fm_core" / "a.py").write_text("x = 2\n")
     assert [build(tmp_path) for _ in range(2)] == [2, 2]
     assert build(tmp_path, FM_SCALE="full") == 3
+
+
+def test_two_builds_of_a_folder_wait_for_each_other(tmp_path: Path) -> None:
+    (tmp_path / "conf.py").write_text(
+        f"import sys\nsys.path.append({str(STATIC.parent / '_ext')!r})\nextensions = ['outdated_outputs']\n"
+    )
+    (tmp_path / "index.rst").write_text("A\n=\n")
+    (tmp_path / "_build").mkdir()
+    command = [sys.executable, "-m", "sphinx", "-b", "html", str(tmp_path), str(tmp_path / "_build" / "html")]
+    with FileLock(tmp_path / "_build" / "build.lock"):
+        waiting = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert any("Another build is at work" in line for line in waiting.stdout)  # it would end without that line
+        assert waiting.poll() is None
+    waiting.communicate(timeout=60)
+    assert waiting.returncode == 0
+    assert (tmp_path / "_build" / "html" / "index.html").is_file()
 
 
 def test_every_change_of_a_file_changes_the_digest(tmp_path: Path) -> None:
