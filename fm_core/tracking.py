@@ -160,11 +160,13 @@ class GuardedTracker:
                     self._send(*queue[0])
                 except Exception as error:
                     self._failed(error)
+                    code = getattr(error, "error_code", None)  # MLflow's
+                    refused = isinstance(error, TypeError | ValueError) or code == "INVALID_PARAMETER_VALUE"
                     if queue is self._rest:
                         queue.rotate(-1)  # the others first, next time
-                    if queue is self._rest or not self._open:
+                    if queue is self._rest or not (refused and self._open):
                         return
-                queue.popleft()  # sent, or a point that an open run does not take
+                queue.popleft()  # sent, or a point that no run takes
         self._wait = self.WAIT
 
     def close(self, status: str = "FINISHED") -> None:

@@ -273,8 +273,16 @@ def impatient(monkeypatch):
     monkeypatch.setattr(GuardedTracker, "WAIT", 0.0)
 
 
-def test_a_tracker_that_fails_for_a_while_gets_everything_later(tmp_path, impatient):
-    tracker = Flaky()
+class Full(Flaky):
+    """A store that answers and can write nothing more."""
+
+    def start(self, run_id):
+        return run_id or "new"
+
+
+@pytest.mark.parametrize("kind", [Flaky, Full])
+def test_a_tracker_that_fails_for_a_while_gets_everything_later(tmp_path, impatient, kind):
+    tracker = kind()
 
     def callback(step, _):
         tracker.broken = 3 < step < 9
