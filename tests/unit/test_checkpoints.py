@@ -95,7 +95,7 @@ def test_model_round_trip(tmp_path, model, half):
     for p, q in zip(model.parameters(), again.parameters(), strict=True):
         assert q.dtype == torch.float32
         assert torch.equal(q, p.half().float() if half else p)
-    assert json.loads((tmp_path / "config.json").read_text())["training"] == {"images": 12}
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["training"] == {"images": 12}
 
 
 def test_swapped_weights_are_noticed(tmp_path):
@@ -108,9 +108,9 @@ def test_swapped_weights_are_noticed(tmp_path):
 
 def test_weights_that_do_not_fit_are_explained(tmp_path):
     save_model(tmp_path, BaseUNet((8,), 16))
-    config = json.loads((tmp_path / "config.json").read_text())
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     config["model"]["widths"] = [16]
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(CheckpointError, match="expected weights of a BaseUNet"):
         load_model(tmp_path)
 
@@ -130,7 +130,7 @@ def test_reading_leaves_no_file_mapped(tmp_path):
     file = tmp_path / "checkpoint.safetensors"
     save_checkpoint(file, TENSORS, {})
     tensors, _ = load_checkpoint(file)
-    assert str(file) not in Path("/proc/self/maps").read_text()
+    assert str(file) not in Path("/proc/self/maps").read_text(encoding="utf-8")
     assert len(tensors) == 2
 
 

@@ -128,7 +128,7 @@ def test_snapshots_hold_the_average_of_their_moment(tmp_path):
         folder = tmp_path / "run" / f"images-{seen}"
         kept = load_model(folder).state_dict()
         assert all(torch.allclose(kept[k], v, atol=1e-6) for k, v in averages[step].items())
-        assert json.loads((folder / "config.json").read_text())["training"]["images"] == seen
+        assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["training"]["images"] == seen
     assert not (tmp_path / "run" / "images-24").exists()
 
 

@@ -264,7 +264,7 @@ def test_a_cache_is_used_for_its_key_only(tmp_path):
 
 
 def test_the_time_that_cached_parts_took_adds_up(tmp_path):
-    (tmp_path / "config.json").write_text('{"seconds": 5}')  # a run's, not a part's
+    (tmp_path / "config.json").write_text('{"seconds": 5}', encoding="utf-8")  # a run's, not a part's
     assert elapsed(tmp_path) == {"wall": 0, "processor": 0}
     for name in ("one", "deep/two"):
         cached(tmp_path / f"{name}.json", {}, lambda: {"slept": time.sleep(0.05)})

@@ -150,9 +150,9 @@ def test_a_wrong_path_says_what_there_is():
 def test_a_record_comes_back_with_its_config_and_provenance(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "RESULTS", tmp_path)
     path = write_record("mine", {"values": [1 / 3, 2.0], "deep": {"n": 7}}, config={"seeds": [0]}, device="cpu")
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text(encoding="utf-8"))
     assert record["values"] == [0.333333, 2.0]
-    assert "[ 0.333333, 2.0 ]" in path.read_text()  # a list of numbers stays on its line
+    assert "[ 0.333333, 2.0 ]" in path.read_text(encoding="utf-8")  # a list of numbers stays on its line
     assert record["config"] == {"seeds": [0]}
     assert {"experiment", "date", "git_commit", "device", "versions"} <= record.keys()
 
