@@ -126,7 +126,7 @@ def test_the_queue_trains_what_is_not_finished(tmp_path: Path) -> None:
     tiny = Recipe("tiny", partial(BaseUNet, (4, 8), 8), changes={"batch_size": 32})
     experiment = Recipes(out=tmp_path, data="sample", device="cpu", images=64, recipes={"a": tiny, "b": tiny})
     experiment.train(experiment.splits(), {("a", 0): experiment.runs()["a", 0]})
-    queue = Queue(experiments=(experiment,), processes=1)
+    queue = Queue(experiments=(experiment,), processes=1, nice=0)
     assert list(queue.pending()) == [(0, ("b", 0))]
     assert queue.run() == "1 of 1 runs trained"
     assert not queue.pending()

@@ -36,12 +36,14 @@ class Queue:
     Attributes:
         only: names of experiments; all if left out.
         processes: runs at a time, each with one thread.
+        nice: what is added to the processes' niceness, which lowers their priority; not on Windows.
         experiments: in the order in which their runs are taken.
     """
 
     name: ClassVar[str] = "queue"
     only: tuple[str, ...] = ()
     processes: int = 2
+    nice: int = 19
     experiments: Annotated[Sequence[Experiment], Suppress] = field(default_factory=_experiments)
 
     def pending(self) -> Mapping[tuple[int, Hashable], Experiment]:
@@ -58,7 +60,9 @@ class Queue:
         """Train, print one line per run, and return one about all."""
         pending, failed = self.pending(), 0
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.processes, mp_context=context, initializer=_one_thread) as pool:
+        with ProcessPoolExecutor(
+            self.processes, mp_context=context, initializer=_one_thread, initargs=(self.nice,)
+        ) as pool:
             jobs = {
                 pool.submit(_train, experiment, key): (experiment.name, key) for (_, key), experiment in pending.items()
             }
@@ -69,10 +73,10 @@ class Queue:
         return f"{len(pending) - failed} of {len(pending)} runs trained"
 
 
-def _one_thread() -> None:
+def _one_thread(nice: int) -> None:
     torch.set_num_threads(1)
-    if hasattr(os, "nice"):  # not on Windows
-        os.nice(19)
+    if hasattr(os, "nice"):
+        os.nice(nice)
 
 
 def _train(experiment: Experiment, key: Hashable) -> None:
