@@ -42,13 +42,15 @@ def as_array(x: ArrayLike, name: str = "x", *, finite: bool = True) -> np.ndarra
 
 
 def check_axes(ax: Any, color: Any = None) -> None:
-    """ValueError unless ``ax`` can be drawn on, in this colour if one is given."""
-    from matplotlib.colors import is_color_like
+    """ValueError unless ``ax`` can be drawn on, in this colour, or one colour for each point, if given."""
+    from matplotlib.colors import to_rgba_array
 
     if not hasattr(ax, "imshow"):
         raise ValueError(f"ax: expected matplotlib Axes, got {described(ax)}. Make them with plt.subplots().")
-    if color is not None and not is_color_like(color):
-        raise ValueError(f"color: expected a colour of matplotlib, got {described(color)}.")
+    try:
+        to_rgba_array("none" if color is None else color)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"color: expected a colour of matplotlib, got {described(color)}.") from error
 
 
 def as_image(x: ArrayLike, name: str = "image") -> np.ndarray:

@@ -171,3 +171,11 @@ def test_particles_and_paths_turn_white_over_a_density(ax):
 def test_invalid_layers_are_refused(ax, draw, message):
     with pytest.raises(ValueError, match=message):
         draw(ax, plotting.plane_mesh(1, 3))
+
+
+def test_every_particle_may_have_its_own_colour(ax):
+    dots = plotting.plot_particles(ax, np.eye(2), color=["red", (0.0, 0.0, 1.0, 1.0)])
+    assert dots.get_facecolor()[:, :3].tolist() == [[1, 0, 0], [0, 0, 1]]
+    for wrong in ("reddish", 3j, object()):
+        with pytest.raises(ValueError, match="color: expected a colour of matplotlib"):
+            plotting.plot_particles(ax, np.eye(2), color=wrong)
