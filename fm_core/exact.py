@@ -206,7 +206,8 @@ class GaussianVelocity:
 
     def divergence(self, t: Tensor | float) -> Tensor:
         """``∇·v*`` at time t, the same at every x because the field is affine; a scalar, or ``(B,)`` for such a t."""
-        t = as_tensor("t", t) if isinstance(t, Tensor) else as_tensor("t", t).double()
+        as_tensor("t", t)  # refuses what is no number
+        t = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else torch.float64)
         s = check_times(t).reshape(-1, 1)
         return _slope(self._values.to(s), s).sum(dim=1).reshape(t.shape)
 

@@ -95,7 +95,9 @@ def divergence(velocity: Velocity, x: Tensor, t: Tensor, probes: Tensor | None =
     """
     check_velocity(velocity)
     x = as_tensor("x", x, ("B", ...), least=0)
-    t = t if isinstance(t, Tensor) else as_tensor("t", t, finite=True)
+    if not isinstance(t, Tensor):
+        as_tensor("t", t, finite=True)
+        t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
     if probes is not None:
         probes = as_tensor("probes", probes, ("P", *x.shape), like=x, cure="Draw them as torch.randn(P, *x.shape).")
     with torch.enable_grad():

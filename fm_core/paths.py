@@ -102,7 +102,7 @@ def batch_times(t: Tensor | float, x: Tensor) -> Tensor:
     if not isinstance(x, Tensor) or not x.ndim:
         x = as_tensor("x", x, ("B", ...))
     if not isinstance(t, Tensor | float) or (isinstance(t, Tensor) and (t.is_complex() or t.is_meta != x.is_meta)):
-        t = as_tensor("t", t)
+        as_tensor("t", t)  # refuses what is no number
     t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
     if t.ndim > 1 or (t.ndim == 1 and len(t) not in (1, len(x))) or t.layout != torch.strided:
         raise ValueError(

@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from fm_core.exact import ExactVelocity, GaussianVelocity
+from fm_core.likelihood import divergence
 from fm_core.losses import flow_matching_loss
 from fm_core.solvers import solve, uniform_grid
 
@@ -268,3 +270,14 @@ def test_errors_say_what_was_given_and_what_is_wanted(make, message):
 def test_names_say_what_they_hold():
     assert repr(ExactVelocity(torch.zeros(3, 1, 2, 2))) == "ExactVelocity(3 points of shape (1, 2, 2), std=0)"
     assert "2" in repr(GaussianVelocity(torch.zeros(2), torch.eye(2)))
+
+
+def test_a_time_given_as_a_number_keeps_its_precision():
+    field = GaussianVelocity(torch.zeros(2), torch.tensor([[1.0, 0.6], [0.6, 0.5]]))
+    t = torch.tensor(0.3, dtype=torch.float64)
+    x = torch.ones(2, 2, dtype=torch.float64)
+    for given in (0.3, [0.3, 0.3], np.array([0.3, 0.3])):
+        assert torch.equal(field(x, given), field(x, t))
+    assert field.divergence(0.3).item() == field.divergence(t).item()
+    seen = divergence(lambda x, s: x * s, x, 0.3)[0]
+    assert torch.equal(seen, x * t)
