@@ -77,3 +77,26 @@ document.addEventListener("DOMContentLoaded", () => {
     new MutationObserver(all).observe(document.body, { childList: true, subtree: true });
   });
 }
+
+/* One switch that opens or closes all folded code of the page. */
+document.addEventListener("DOMContentLoaded", () => {
+  const folds = [...document.querySelectorAll(".bd-article .cell > details.hide")];
+  const title = document.querySelector(".bd-article h1");
+  if (folds.length === 0 || !title) return;
+  const button = document.createElement("button");
+  button.className = "fm-code-switch";
+  button.type = "button";
+  const label = () => {
+    const open = folds.every((fold) => fold.open);
+    button.textContent = open ? "Hide the code of figures" : "Show all code";
+    button.setAttribute("aria-pressed", String(open));
+  };
+  button.addEventListener("click", () => {
+    const open = !folds.every((fold) => fold.open);
+    for (const fold of folds) fold.open = open;
+    label();
+  });
+  for (const fold of folds) fold.addEventListener("toggle", label);
+  label();
+  title.after(button);
+});

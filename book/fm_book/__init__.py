@@ -2,5 +2,6 @@
 
 from fm_book.records import load_record
 from fm_book.scale import scaled
+from fm_book.tables import table
 
-__all__ = ["load_record", "scaled"]
+__all__ = ["load_record", "scaled", "table"]
