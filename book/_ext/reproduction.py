@@ -37,9 +37,9 @@ class Chapter:
 
 
 def read_chapters(folder: Path) -> list[Chapter]:
-    """The numbered notebooks of a folder."""
+    """The notebooks of a folder."""
     found = []
-    for path in sorted(folder.glob("[0-9]*.ipynb")):
+    for path in sorted(folder.glob("*.ipynb")):
         cells = nbformat.read(path, as_version=4).cells
         text = "\n\n".join(cell.source for cell in cells)
         run_time = RUN_TIME.search("\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown"))
@@ -114,7 +114,7 @@ class Reproduction(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         folder = Path(self.env.doc2path(self.env.docname)).parent
         results, chapters, name = folder / "fm_book" / "results", read_chapters(folder), self.arguments[0]
-        for path in [*folder.glob("[0-9]*.ipynb"), *results.glob("*.json")]:
+        for path in [*folder.glob("*.ipynb"), *results.glob("*.json")]:
             self.env.note_dependency(str(path))
         if name not in ("records", "figures"):
             raise self.error(f"reproduction: expected one of records, figures, got {name!r}.")

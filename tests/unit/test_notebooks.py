@@ -76,11 +76,17 @@ def test_the_notebooks_are_tidy_and_the_address_is_in_step() -> None:
 def test_every_chapter_is_in_the_table_of_contents_and_there() -> None:
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     pages = [entry["file"] for part in contents["parts"] for entry in part["chapters"]]
-    listed = [page for page in pages if re.match(r"book/\d", page)]
+    listed = [page for page in pages if (ROOT / f"{page}.ipynb").is_file()]
     assert all((ROOT / f"{page}.md").is_file() for page in pages if page not in listed)
     there = [f"book/{path.stem}" for path in CHAPTERS]
     assert sorted(listed) == there
     assert listed == sorted(listed), "chapters are numbered in the order in which they are read"
+
+
+@pytest.mark.parametrize("path", sorted([*CHAPTERS, *(ROOT / "book").glob("*.md")]), ids=lambda path: path.stem)
+def test_a_page_that_cites_lists_its_references(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert ("{cite:" in text) <= ("{bibliography}" in text), "citations need a bibliography on their page"
 
 
 @each_chapter

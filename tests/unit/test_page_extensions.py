@@ -276,7 +276,7 @@ def test_chapters_name_their_figures_run_times_and_records(tmp_path: Path) -> No
     quoted = "the loss is 0.2<!-- record: ablation/rungs/base/loss -->"
     write_chapter(tmp_path / "02_b.ipynb", "# Second", run_time, quoted, figure="fig-b")
     write_chapter(tmp_path / "01_a.ipynb", "# First")
-    write_chapter(tmp_path / "notes.ipynb", "# No chapter")
+    (tmp_path / "notes.md").write_text("# No chapter")
     first, second = reproduction.read_chapters(tmp_path)
     assert (first.name, first.run_time, first.figures, first.records) == ("01_a", "not stated", [], {"compare"})
     assert (second.run_time, second.figures) == ("on two cores: half a minute.", [("fig-b", "A figure.")])
