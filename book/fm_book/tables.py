@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -44,10 +44,11 @@ def table(
     numeric = [name for name in frame if pandas.api.types.is_numeric_dtype(frame[name])]
     shown = {name: "{:.3g}" for name in numeric if frame[name].dtype.kind == "f"} | dict(formats or {})
     sides = {name: "right" if name in numeric or name in (formats or {}) else "left" for name in frame}
-    styles = {name: [{"selector": "", "props": [("text-align", side)]}] for name, side in sides.items()}
+    styles: Any = {name: [{"selector": "", "props": [("text-align", side)]}] for name, side in sides.items()}
     name = hashlib.sha256(frame.to_csv().encode()).hexdigest()[:8]  # the same table has the same HTML in every build
-    styled = frame.style.hide(axis="index").format(shown).set_uuid(name).set_table_attributes('class="fm-table"')
+    styled = frame.style.set_uuid(name).hide(axis="index").set_table_attributes('class="fm-table"')
     styled = styled.set_table_styles(styles)
+    styled.format(shown)
     return styled.set_caption(caption) if caption else styled
 
 

@@ -7,6 +7,7 @@ networks differ in colour and in line style.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -95,7 +96,10 @@ def draws_figure(function: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def use_style() -> None:
-    """Set matplotlib's defaults for the book; line colours and line styles cycle together, first Base's."""
+    """Set matplotlib's defaults for the book; line colours and line styles cycle together, first Base's.
+
+    In a notebook, figures are also drawn for screens of twice the usual resolution.
+    """
     import matplotlib
     from cycler import cycler
 
@@ -141,6 +145,11 @@ def use_style() -> None:
             "ytick.labelsize": 10.5,
         }
     )
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is not None and hasattr(shell, "kernel"):
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("retina")
 
 
 def model_style(name: str) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from playwright.sync_api import Browser, Page, Request, Response, Route
 ROOT = Path(__file__).resolve().parent.parent.parent
 HTML = Path(os.environ.get("FM_BOOK_HTML", ROOT / "_build" / "html"))
 CONTENTS = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-PAGES = [CONTENTS["root"], *(entry["file"] for part in CONTENTS["parts"] for entry in part["chapters"])]
+CHAPTERS = [entry for part in CONTENTS["parts"] for entry in part["chapters"]]
+PAGES = [CONTENTS["root"], *(entry["file"] for one in CHAPTERS for entry in (one, *one.get("sections", ())))]
 OTHER_PAGES = ["search", "genindex"]
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 740}

@@ -75,7 +75,8 @@ def test_the_notebooks_are_tidy_and_the_address_is_in_step() -> None:
 
 def test_every_chapter_is_in_the_table_of_contents_and_there() -> None:
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    pages = [entry["file"] for part in contents["parts"] for entry in part["chapters"]]
+    chapters = [entry for part in contents["parts"] for entry in part["chapters"]]
+    pages = [entry["file"] for chapter in chapters for entry in (chapter, *chapter.get("sections", ()))]
     listed = [page for page in pages if (ROOT / f"{page}.ipynb").is_file()]
     assert all((ROOT / f"{page}.md").is_file() for page in pages if page not in listed)
     there = [f"book/{path.stem}" for path in CHAPTERS]

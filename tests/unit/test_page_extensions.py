@@ -26,6 +26,7 @@ import pytest
 import reproduction
 from filelock import FileLock
 from PIL import Image
+from sphinx.application import Sphinx
 
 STATIC = pictures.STATIC
 
@@ -312,3 +313,23 @@ def test_every_record_of_the_book_is_listed_and_every_figure_has_one_name() -> N
     results = STATIC.parent / "fm_book" / "results"
     text = reproduction.records_list(results, {"{doc}`x`": set()})
     assert len(re.findall(r"^`python -m ", text, re.MULTILINE)) == len(list(results.glob("*.json"))) > 0
+
+
+def test_a_solution_moves_into_the_fold_before_it(tmp_path: Path) -> None:
+    (tmp_path / "conf.py").write_text(
+        "extensions = ['myst_nb', 'sphinx_design', 'solutions']\nnb_execution_mode = 'off'\n"
+        "myst_enable_extensions = ['colon_fence']\n"
+    )
+    fold = nbformat.v4.new_markdown_cell("# Page\n\n:::{dropdown} Solution\nThe text.\n:::")
+    cell = nbformat.v4.new_code_cell("solved = 1", metadata={"tags": ["solution"]})
+    stray = nbformat.v4.new_code_cell("stray = 2", metadata={"tags": ["solution"]})
+    after = nbformat.v4.new_markdown_cell("Afterwards.")
+    nbformat.write(nbformat.v4.new_notebook(cells=[fold, cell, after, stray]), tmp_path / "index.ipynb")
+    warnings = io.StringIO()
+    app = Sphinx(tmp_path, tmp_path, tmp_path / "out", tmp_path / "trees", "html", status=None, warning=warnings)
+    app.build()
+    page = (tmp_path / "out" / "index.html").read_text()
+    inside = page[page.index("<details") : page.index("</details>")]
+    assert "The text." in inside and "solved" in inside
+    assert "stray" not in inside and "Afterwards" not in inside
+    assert "expected a dropdown before a cell" in warnings.getvalue()

@@ -199,6 +199,6 @@ each class, and mean and covariance of the features of all training digits |
 *Residual vs. Base* says by how much. The test images are the official ones.
 
 **Limits.** For metrics of generated MNIST digits, for teaching. It assigns one of ten classes to anything and is more
-confident on the digits it was trained on than on others. The chapter *Can we trust the ruler?* shows
+confident on the digits it was trained on than on others. The chapter *Metrics and their blind spots* shows
 what its metrics see and what they do not. Not meant to recognise handwriting where it matters.
 """

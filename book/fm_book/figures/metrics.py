@@ -51,7 +51,7 @@ def metric_heatmap(
     Raises:
         ValueError: shapes that do not fit together.
 
-    Explained in the chapter *Can we trust the ruler?*.
+    Explained in the chapter *Metrics and their blind spots*.
     """
     import matplotlib.pyplot as plt
     from matplotlib.colors import BoundaryNorm
@@ -109,7 +109,7 @@ def interval_panels(
     Raises:
         ValueError: no panel, or panels with different sets.
 
-    Explained in the chapter *Can we trust the ruler?*.
+    Explained in the chapter *Metrics and their blind spots*.
     """
     if panels != {}:
         check_texts("panels", panels)

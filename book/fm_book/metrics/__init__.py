@@ -1,8 +1,8 @@
 """Metrics of generated digits, on features of one classifier (:mod:`fm_book.metrics.classifier`).
 
 Functions of features also take images. A metric returns a plain value; :func:`bootstrap_interval` puts an interval
-around any of them. What each one sees, and from which number of samples on, is measured in the chapter *Can we trust
-the ruler?*.
+around any of them. What each one sees, and from which number of samples on, is measured in the chapter
+*Metrics and their blind spots*.
 """
 
 from fm_book.metrics.bootstrap import Estimate, bootstrap_interval, seed_difference, seed_interval

@@ -92,7 +92,7 @@ def bootstrap_interval(
         ValueError: fewer than two rows, or, where paired, different numbers of them; rows with NaN or infinity; a level
             or a number of resamples out of range.
 
-    Source: Efron 1979. Explained in the chapter *Can we trust the ruler?*.
+    Source: Efron 1979. Explained in the chapter *Metrics and their blind spots*.
 
     Example:
         >>> bootstrap_interval(torch.mean, confidence(images))

@@ -41,7 +41,7 @@ class DigitClassifier(nn.Module):
         num_features: 64, the width of :meth:`features`; torchmetrics reads it under this name.
 
     Source: a convolutional network in the manner of LeCun et al. 1998. Used in the chapters *Residual vs. Base* and
-    *Can we trust the ruler?*.
+    *Metrics and their blind spots*.
     """
 
     num_features = 64

@@ -74,7 +74,7 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
         ValueError: fewer than two images, NaN, or features of different widths.
 
     Source: Dowson and Landau 1982; as a metric of samples, Heusel et al. 2017. Explained in the chapter
-    *Can we trust the ruler?*.
+    *Metrics and their blind spots*.
     """
     a, b = (x if isinstance(x, Moments) else moments(x, name) for x, name in ((a, "a"), (b, "b")))
     _check_width(len(a.mean), len(b.mean))
@@ -103,7 +103,7 @@ def kernel_distance(a: Tensor, b: Tensor, *, subset_size: int = 2000, subsets: i
     Raises:
         ValueError: fewer than two images, or features of different widths.
 
-    Source: Bińkowski et al. 2018, section 4. Explained in the chapter *Can we trust the ruler?*.
+    Source: Bińkowski et al. 2018, section 4. Explained in the chapter *Metrics and their blind spots*.
     """
     a, b = as_features(a, "a", least=2), as_features(b, "b", least=2)
     _check_width(a.shape[1], b.shape[1])
@@ -190,7 +190,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
     Raises:
         ValueError: k below 1, a set of no more than k images, NaN, or features of different widths.
 
-    Source: Kynkäänniemi et al. 2019, equations 1 and 2. Explained in the chapter *Can we trust the ruler?*.
+    Source: Kynkäänniemi et al. 2019, equations 1 and 2. Explained in the chapter *Metrics and their blind spots*.
     """
     real, fake, k = as_features(real, "real"), as_features(fake, "fake"), check_count("k", k)
     if real.shape[1] != fake.shape[1] or not k < min(len(real), len(fake)):

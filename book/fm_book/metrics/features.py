@@ -41,7 +41,7 @@ def features(images: Tensor, *, network: DigitClassifier | None = None, batch_si
     Raises:
         ValueError: images of another shape, values that are not finite, pixels in [0, 1] or [0, 255].
 
-    Used in the chapter *Can we trust the ruler?*.
+    Used in the chapter *Metrics and their blind spots*.
     """
     cure = "x[None, None] makes a batch of one image."
     images = as_tensor("images", images, ("N", 1, SIDE, SIDE), cure=cure)

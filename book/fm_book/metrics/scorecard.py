@@ -71,7 +71,7 @@ def in_reference(labels: Tensor) -> Tensor:
     Raises:
         ValueError: not one row of whole numbers.
 
-    Explained in the chapter *Can we trust the ruler?*.
+    Explained in the chapter *Metrics and their blind spots*.
     """
     whole = isinstance(labels, Tensor) and labels.ndim == 1 and labels.dtype in (torch.uint8, torch.int32, torch.int64)
     if not whole or labels.is_meta or labels.is_sparse or not len(labels) or labels.min() < 0 or labels.max() > 9:
@@ -97,7 +97,7 @@ def evaluate_samples(images: Tensor, *, training: Tensor | None = None, resample
     Raises:
         ValueError: what :func:`features` refuses, of ``images`` and of ``training``; fewer than 4 images.
 
-    Used by ``python -m fm_book.experiments compare`` and in the chapter *Can we trust the ruler?*.
+    Used by ``python -m fm_book.experiments compare`` and in the chapter *Metrics and their blind spots*.
     """
     shape = ("N", 1, SIDE, SIDE)
     images = as_tensor("images", images, shape, least=4)
