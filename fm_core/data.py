@@ -184,6 +184,20 @@ def load_digits(
     return digits
 
 
+def grey_levels(images: Tensor) -> Tensor:
+    """The nearest of the levels 0 to 255 of each pixel, the shape and precision of ``images``.
+
+    Raises:
+        ValueError: values outside [-1, 1], images in [0, 1], NaN.
+    """
+    check_finite("images", images)
+    if images.numel() and (images.min() < -1 or images.max() > 1):
+        low, high = float(images.min()), float(images.max())
+        raise ValueError(f"images: expected values in [-1, 1], got [{low:g}, {high:g}]. Use pixels / 127.5 - 1.")
+    check_images("images", images)
+    return ((images + 1) * 127.5).round()
+
+
 def dequantize(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Uniform dequantisation: spread each of the 256 grey levels evenly over its bin.
 
@@ -202,12 +216,8 @@ def dequantize(images: Tensor, generator: torch.Generator | None = None) -> Tens
     Source: Theis, van den Oord, Bethge 2016, section 3.1.
     """
     check_generator(generator)
-    images = check_finite("images", as_tensor("images", images, least=0))
-    if images.numel() and (images.min() < -1 or images.max() > 1):
-        low, high = float(images.min()), float(images.max())
-        raise ValueError(f"images: expected values in [-1, 1], got [{low:g}, {high:g}]. Use pixels / 127.5 - 1.")
-    check_images("images", images)
-    level = ((images + 1) * 127.5).round()
+    images = as_tensor("images", images, least=0)
+    level = grey_levels(images)
     u = torch.rand(images.shape, generator=generator, device=images.device, dtype=images.dtype)
     return ((level + u) / 128 - 1).clamp(max=1 - 2**-12)  # float rounding must not reach 1
 

@@ -11,9 +11,7 @@ import torch
 from fm_book.experiments.base import Run
 from fm_book.experiments.bits import (
     BLOCK,
-    EDGE,
     NOISE_SEED,
-    SCALE,
     VIEWS,
     Likelihood,
     Snapshots,
@@ -21,10 +19,10 @@ from fm_book.experiments.bits import (
     measure,
     mix_with_uniform,
     preprocess,
-    to_logit,
 )
 from fm_core import ResidualUNet, TrainConfig, bits_per_dimension, load_model, train
 from fm_core.data import Digits, load_sample
+from fm_core.likelihood import LOGIT_EDGE, LOGIT_SCALE, to_logit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 OPTIONS = {"tolerance": 1e-4, "euler": None, "probes": 1}
@@ -44,7 +42,7 @@ def test_the_logit_and_its_slope_belong_together():
     z, slope = to_logit(y)
     (derivative,) = torch.autograd.grad(z.sum(), y)
     assert torch.allclose(slope, derivative[:, 0].log())
-    assert z[0].item() == pytest.approx(math.log(EDGE) / SCALE, rel=1e-4)
+    assert z[0].item() == pytest.approx(math.log(LOGIT_EDGE) / LOGIT_SCALE, rel=1e-4)
     two = y.detach()[:40].reshape(20, 2)
     assert torch.allclose(to_logit(two)[1], slope.detach()[:40].reshape(20, 2).sum(dim=1))
 
@@ -60,6 +58,7 @@ def test_the_levels_together_get_the_mass_that_lies_in_their_bins(bins, mass):
     assert total == pytest.approx(mass, abs=0.02 if bins != "logit" else 0.15)
 
 
+@pytest.mark.filterwarnings("ignore:.*expected at most 8 bits per dimension:RuntimeWarning")
 def test_the_even_bins_are_those_of_bits_per_dimension_and_every_block_has_its_own_noise():
     x = levels()[:60]
     found = measure(at_rest, x, bins="even", **OPTIONS)

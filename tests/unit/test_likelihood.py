@@ -226,6 +226,10 @@ def test_a_uniform_density_over_the_levels_costs_eight_bits(shape):
     assert (found.bits - 8).abs().max() < 2e-3
 
 
+RARE = pytest.mark.filterwarnings("ignore:.*expected at most 8 bits per dimension:RuntimeWarning")  # one pixel only
+
+
+@RARE
 def test_the_bits_bound_the_probability_of_every_level_and_all_together_at_most_one():
     spread = torch.tensor([[0.09]]).double()
     field = GaussianVelocity(torch.tensor([0.1]).double(), spread)
@@ -258,6 +262,38 @@ def test_draws_are_averaged_and_their_scatter_is_reported():
     assert (singles[0].standard_error == 0).all()
 
 
+@RARE
+def test_truncated_normal_and_logit_bound_the_probability_of_levels_that_is_known():
+    """One pixel with a few levels. Where its flow is exact, the probability of each bin is a difference of two normal
+    distribution functions: no bound may lie below it, and all levels together have at most probability 1."""
+    level, share = torch.tensor([0.0, 100.0, 101.0, 255.0]), torch.tensor([0.6, 0.2, 0.1, 0.1])
+    points = level.repeat_interleave((10 * share).round().int())
+    field = ExactVelocity((points / 127.5 - 1).double()[:, None], std=1e-4)
+    options = {"probes": None, "draws": 40, "rtol": 1e-5, "atol": 1e-5, "generator": seeded(5)}
+    images = (level / 127.5 - 1).double()[:, None]
+    found = bits_per_dimension(field, images, dequantization="truncated-normal", **options)
+    excess = found.bits + share.log2()
+    assert (excess > -4 * found.standard_error - 1e-4).all()
+    assert (2**-found.bits).sum() <= 1
+    assert (excess < 0.3).all(), "the cut-off parts of the normal distribution cost 0.21 bits at most"
+
+    everything = torch.arange(256).double()[:, None] / 127.5 - 1
+    narrow = GaussianVelocity(torch.tensor([-0.2]).double(), torch.tensor([[0.3]]).double())
+    found = bits_per_dimension(narrow, everything, dequantization="logit", **options | {"draws": 10})
+    edges = (1e-6 + (1 - 2e-6) * torch.arange(257).double() / 256).logit() / 4
+    normal = torch.distributions.Normal(-0.2, 0.3**0.5)
+    exact = -(normal.cdf(edges[1:]) - normal.cdf(edges[:-1])).log2()
+    assert (found.bits - exact > -4 * found.standard_error - 1e-3).all()
+    assert (found.bits - exact)[1:-1].abs().max() < 0.05  # the two outer bins are wide, and less tightly bounded
+    assert (2**-found.bits).sum() <= 1.005
+
+
+def test_images_far_from_the_flow_are_warned_of():
+    field = GaussianVelocity(torch.tensor([0.9]).double(), torch.tensor([[1e-2]]).double())
+    with pytest.warns(RuntimeWarning, match="1 of 2 images: expected at most 8 bits"):
+        bits_per_dimension(field, torch.tensor([[-1.0], [1.0]]).double(), probes=None, generator=seeded(1))
+
+
 # Manners
 
 
@@ -269,6 +305,7 @@ def small_network() -> ResidualUNet:
     return network
 
 
+@RARE
 def test_float32_stays_float32_and_nothing_gets_gradients():
     network = small_network()
     x = torch.randn(2, 1, 8, 8, generator=seeded(9))
@@ -279,7 +316,8 @@ def test_float32_stays_float32_and_nothing_gets_gradients():
     assert not (found.log_density.requires_grad or found.x_0.requires_grad or x.requires_grad)
     assert all(p.grad is None and p.requires_grad for p in network.parameters())
     assert torch.equal(x, before)
-    bits = bits_per_dimension(network, x.clamp(-1, 1), uniform_grid(2), method="euler", generator=seeded(1))
+    levels = ((x.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+    bits = bits_per_dimension(network, levels, uniform_grid(2), method="euler", generator=seeded(1))
     assert bits.bits.dtype == torch.float32
 
 
@@ -313,6 +351,15 @@ def test_probes_and_images_of_another_form_are_refused():
         bits_per_dimension(lambda x, t: -x, torch.zeros(2, 3), draws=0)
     with pytest.raises(ValueError, match=r"images: expected values in \[-1, 1\]"):
         bits_per_dimension(lambda x, t: -x, torch.full((2, 3), 255.0))
+    with pytest.raises(ValueError, match=r"images: expected pixels k / 127.5 - 1 .* got one 0.5 of a level away"):
+        bits_per_dimension(lambda x, t: -x, torch.zeros(2, 3))
+    ones = torch.full((2, 3), -1.0)
+    with pytest.raises(ValueError, match=r"t: expected times that end at 1, got an end at 0\.5"):
+        bits_per_dimension(lambda x, t: -x, ones, (0.0, 0.5))
+    with pytest.raises(ValueError, match="dequantization: expected one of 'uniform', 'truncated-normal', 'logit'"):
+        bits_per_dimension(lambda x, t: -x, ones, dequantization="gaussian")
+    with pytest.raises(ValueError, match="tau: expected"):
+        bits_per_dimension(lambda x, t: -x, ones, dequantization="truncated-normal", tau=0)
 
 
 @pytest.mark.parametrize("method", ["rk4", "dopri5"])

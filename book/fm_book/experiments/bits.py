@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -34,7 +35,7 @@ from fm_core.checkpoints import (
 )
 from fm_core.data import Digits, dequantize
 from fm_core.environment import resolve_device
-from fm_core.likelihood import bits_per_dimension, log_density
+from fm_core.likelihood import LOGIT_EDGE, LOGIT_SCALE, bits_per_dimension, log_density, to_logit
 from fm_core.models import ResidualUNet, UNet, count_parameters
 from fm_core.solvers import Velocity, uniform_grid
 from fm_core.training import TrainConfig
@@ -47,14 +48,10 @@ __all__ = [
     "measure",
     "mix_with_uniform",
     "preprocess",
-    "to_logit",
 ]
 
 VIEWS = ("levels", "dequantised", "logit")  # what a pixel is to a network
-EDGE, SCALE = (
-    1e-6,
-    4.0,
-)  # of the logit: distance from 0 and 1 (as FFJORD), and what brings it to order 1
+DEQUANTIZATIONS = {"even": "uniform"}  # names of bins in the record
 BLOCK = 50  # digits that share the solver's steps
 NOISE_SEED, DATA_SEED = 40_000, 50_000
 DIVERGED = 8.0  # bits per dimension of the uniform distribution over 256 levels
@@ -104,7 +101,7 @@ class Likelihood(Experiment):
             "euler_steps": list(self.euler_steps),
             "probes": self.probes,
             "block": BLOCK,
-            "logit": {"edge": EDGE, "scale": SCALE},
+            "logit": {"edge": LOGIT_EDGE, "scale": LOGIT_SCALE},
             "seeds": {"noise": NOISE_SEED, "data": DATA_SEED},
             "recipe": {k: v for k, v in recipe.items() if k != "precision"},
         }
@@ -242,24 +239,6 @@ def preprocess(view: str, digits: Digits) -> Digits:
     return Digits(images, digits.labels, f"{digits.source}, {view}")
 
 
-def to_logit(y: Tensor) -> tuple[Tensor, Tensor]:
-    """Spread pixels through a logit, which gives the bins at paper and ink as much room as all others together.
-
-    ``z = logit(α + (1 - 2α) s) / 4``, ``s = (y + 1) / 2``; α keeps z finite
-
-    Args:
-        y: pixels in [-1, 1), ``(B, ...)``.
-
-    Returns:
-        z, the shape of y, and ``log |dz/dy|`` of all pixels of an image together, ``(B,)``.
-
-    Source: Dinh et al. 2017, section 4.1; Grathwohl et al. 2019 use α = 1e-6 on MNIST.
-    """
-    s = EDGE + (1 - 2 * EDGE) * (y.double() + 1) / 2
-    slope = math.log((1 - 2 * EDGE) / (2 * SCALE)) - s.log() - (1 - s).log()
-    return (s.logit() / SCALE).to(y.dtype), slope.flatten(1).sum(dim=1).to(y.dtype)
-
-
 def measure(
     model: Velocity, images: Tensor, *, bins: str, tolerance: float, euler: int | None, probes: int
 ) -> dict[str, Any]:
@@ -268,9 +247,9 @@ def measure(
     Args:
         model: the network.
         images: ``(N, 1, 28, 28)``, discrete levels.
-        bins: "even", :func:`fm_core.bits_per_dimension` as it is; "centred", the same with each level in the middle of
-            its bin; "logit", for a network that was trained so; "none", the density at the discrete levels,
-            which is no probability of the image.
+        bins: "even", "truncated-normal" or "logit", the uniform and the other dequantisations of
+            :func:`fm_core.bits_per_dimension`; "centred", uniform with each level in the middle of its bin; "none", the
+            density at the discrete levels, which is no probability of the image.
         tolerance: of dopri5, relative and absolute.
         euler: steps of Euler's method instead.
         probes: per image.
@@ -283,17 +262,16 @@ def measure(
     for block, x in enumerate(images.split(BLOCK)):
         generator = torch.Generator(x.device).manual_seed(NOISE_SEED + block)
         options = {"probes": probes, "generator": generator, **solver}
-        if bins == "even":
-            found = bits_per_dimension(model, x, **options)
+        if bins not in ("none", "centred"):
+            with warnings.catch_warnings(category=RuntimeWarning, action="ignore"):  # diverged digits are counted
+                found = bits_per_dimension(model, x, dequantization=DEQUANTIZATIONS.get(bins, bins), **options)
             here, error = found.bits, found.standard_error
         else:
-            y, extra, level = _placed(x, bins, generator)
-            found = log_density(model, y, **options)
+            u = torch.rand(x.shape, generator=generator, device=x.device) if bins == "centred" else 0.5
+            found = log_density(model, x + (u - 0.5) / 127.5, **options)
             nats_to_bits = 1 / (x[0].numel() * math.log(2))
-            here, error = (
-                level - (found.log_density + extra) * nats_to_bits,
-                found.standard_error * nats_to_bits,
-            )
+            here = math.log2(127.5 if bins == "centred" else 128) - found.log_density * nats_to_bits
+            error = found.standard_error * nats_to_bits
         bits.append(here)
         errors.append(error)
         nfe.append(found.nfe)
@@ -302,17 +280,6 @@ def measure(
         "standard_error": [round(v, 5) for v in torch.cat(errors).tolist()] if probes > 1 else None,
         "nfe": nfe,
     }
-
-
-def _placed(x: Tensor, bins: str, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
-    """Preprocessed images, log-determinant of the preprocessing, and its constant offset in bits per dimension."""
-    none = x.new_zeros(len(x))
-    if bins == "none":
-        return x, none, math.log2(128)
-    if bins == "centred":
-        u = torch.rand(x.shape, generator=generator, device=x.device)
-        return x + (u - 0.5) / 127.5, none, math.log2(127.5)
-    return *to_logit(dequantize(x, generator)), math.log2(128)
 
 
 def mix_with_uniform(bits: list[float], dimension: int = 784, cost: float = 10.0) -> list[float]:
