@@ -10,6 +10,7 @@ from fm_book.experiments.ablation import Ablation
 from fm_book.experiments.bits import Likelihood
 from fm_book.experiments.classifier import TrainClassifier
 from fm_book.experiments.compare import Compare
+from fm_book.experiments.density import Density
 from fm_book.experiments.export import Export
 from fm_book.experiments.publish import TrainPublished
 from fm_book.experiments.queue import Queue
@@ -22,6 +23,7 @@ EXPERIMENTS = {
     "compare": Compare,
     "ablation": Ablation,
     "likelihood": Likelihood,
+    "density": Density,
     "recipes": Recipes,
     "queue": Queue,
     "export": Export,

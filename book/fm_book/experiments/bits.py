@@ -48,6 +48,7 @@ __all__ = [
     "measure",
     "mix_with_uniform",
     "preprocess",
+    "summarise",
 ]
 
 VIEWS = ("levels", "dequantised", "logit")  # what a pixel is to a network
@@ -128,7 +129,7 @@ class Likelihood(Experiment):
         bits = {name: parts["bits"]["bits"] for name, (_, parts) in published.items()}
         mixed = {name: mix_with_uniform(values) for name, values in bits.items()}
         return {
-            "networks": {f"published-{n}": facts | _summary(parts["bits"]) for n, (facts, parts) in published.items()},
+            "networks": {f"published-{n}": facts | summarise(parts["bits"]) for n, (facts, parts) in published.items()},
             "difference": mean_interval([b - r for b, r in zip(mixed["base"], mixed["residual"], strict=True)]),
             "per_image": {
                 "index": many.tolist(),
@@ -137,7 +138,7 @@ class Likelihood(Experiment):
                 **{f"published-{name}": values for name, values in bits.items()},
             },
             "sweeps": {
-                f"published-{name}": {part: _summary(found) for part, found in parts.items() if part != "bits"}
+                f"published-{name}": {part: summarise(found) for part, found in parts.items() if part != "bits"}
                 for name, (_, parts) in published.items()
             },
             "training": {view: self._training(view, run, test.images[few]) for view, run in self.runs().items()},
@@ -175,7 +176,7 @@ class Likelihood(Experiment):
             model, sha = run.load(resolve_device(self.device), folder), model_card(folder)["sha256"]
             bins = "logit" if view == "logit" else "even"
             found = self._part(run.folder, sha, model, _snapshot_name(seen), images, bins=bins)
-            points.append({"images": seen, **_summary(found), "values": found["bits"]})
+            points.append({"images": seen, **summarise(found), "values": found["bits"]})
         return {
             "points": points,
             "validation_loss": record.validation_loss,
@@ -240,7 +241,7 @@ def preprocess(view: str, digits: Digits) -> Digits:
 
 
 def measure(
-    model: Velocity, images: Tensor, *, bins: str, tolerance: float, euler: int | None, probes: int
+    model: Velocity, images: Tensor, *, bins: str, tolerance: float, euler: int | None, probes: int, tau: float = 1.5
 ) -> dict[str, Any]:
     """Bits per dimension of digits, block by block from fixed seeds: all networks get the same noise and probes.
 
@@ -253,6 +254,7 @@ def measure(
         tolerance: of dopri5, relative and absolute.
         euler: steps of Euler's method instead.
         probes: per image.
+        tau: of the truncated normal.
 
     Returns:
         ``bits``, their ``standard_error`` due to the probes (None for one) and ``nfe`` by block.
@@ -264,7 +266,7 @@ def measure(
         options = {"probes": probes, "generator": generator, **solver}
         if bins not in ("none", "centred"):
             with warnings.catch_warnings(category=RuntimeWarning, action="ignore"):  # diverged digits are counted
-                found = bits_per_dimension(model, x, dequantization=DEQUANTIZATIONS.get(bins, bins), **options)
+                found = bits_per_dimension(model, x, dequantization=DEQUANTIZATIONS.get(bins, bins), tau=tau, **options)
             here, error = found.bits, found.standard_error
         else:
             u = torch.rand(x.shape, generator=generator, device=x.device) if bins == "centred" else 0.5
@@ -316,7 +318,8 @@ def mean_interval(values: list[float]) -> dict[str, Any]:
     }
 
 
-def _summary(found: Mapping[str, Any]) -> dict[str, Any]:
+def summarise(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What is recorded of :func:`measure`: interval of the mean, median, and digits above 8 bits."""
     bits, errors = found["bits"], found["standard_error"]
     kept = [b for b in bits if b <= DIVERGED]
     scatter = {} if errors is None else {"probe_error": statistics.median(errors)}

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from fm_core.data import dequantize
+from fm_core.likelihood import LOGIT_EDGE, LOGIT_SCALE, to_logit
 from fm_core.losses import flow_matching_loss
 from fm_core.solvers import Velocity
 
-__all__ = ["optimal_coupling", "shaped_times", "times_loss"]
+__all__ = ["fresh_logit", "likelihood_logit_loss", "logit_loss", "optimal_coupling", "shaped_times", "times_loss"]
+
+NEAREST = 1e-3  # 1 - t of the last times that the likelihood's loss draws
 
 
 def shaped_times(
@@ -70,3 +76,36 @@ def optimal_coupling(x_0: Tensor, x_1: Tensor) -> tuple[Tensor, Tensor]:
     cost = torch.cdist(x_0.flatten(1), x_1.flatten(1)).square().cpu().numpy()
     rows, columns = linear_sum_assignment(cost)
     return x_0[rows], x_1[columns]
+
+
+def fresh_logit(z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Images in logits with new noise in the bins: the levels are found again and dequantised once more.
+
+    Args:
+        z: from :func:`fm_core.likelihood.to_logit`, ``(B, ...)``.
+        generator: random numbers, on the device of ``z``.
+    """
+    s = ((z.double() * LOGIT_SCALE).sigmoid() - LOGIT_EDGE) / (1 - 2 * LOGIT_EDGE)
+    level = (s * 256).floor().clamp(0, 255)
+    return to_logit(dequantize((level / 127.5 - 1).to(z.dtype), generator))[0]
+
+
+def logit_loss(velocity: Velocity, x_1: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """Flow-matching loss of :func:`fresh_logit`."""
+    return flow_matching_loss(velocity, fresh_logit(x_1, generator), generator=generator)
+
+
+def likelihood_logit_loss(velocity: Velocity, x_1: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """The loss that bounds the likelihood, of :func:`fresh_logit`: weight t / (1 - t), half of the times near the data.
+
+    Half of the times are uniform, half have a log-uniform ``1 - t`` in [0.001, 1]. Weights are divided by the density
+    of the times, so that the expected loss is that of uniform times on [0, 0.999] with the weight t / (1 - t).
+
+    Source: Song et al. 2021 (weight of the likelihood), carried over to the straight path.
+    """
+    x_1 = fresh_logit(x_1, generator)
+    u, pick = torch.rand(2, len(x_1), generator=generator, device=x_1.device, dtype=x_1.dtype)
+    rest = torch.where(pick < 0.5, NEAREST**u, NEAREST + (1 - NEAREST) * u)  # 1 - t
+    density = 0.5 / (rest * -math.log(NEAREST)) + 0.5 / (1 - NEAREST)
+    weight = (1 - rest) / rest / density
+    return (weight * flow_matching_loss(velocity, x_1, t=1 - rest, generator=generator, reduction="none")).mean()
