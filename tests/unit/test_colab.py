@@ -134,7 +134,7 @@ def test_a_gpu_is_used_when_there_is_one(path: Path) -> None:
 
 
 def mlflow_cell() -> str:
-    [found] = [source for source in sources("07_training.ipynb") if "serve_kernel_port_as_iframe" in source]
+    [found] = [source for source in sources("d_training_tool.ipynb") if "serve_kernel_port_as_iframe" in source]
     return found
 
 
