@@ -1,8 +1,8 @@
 """Two views of a velocity field on images: arrows over the digit, and the exact signed image.
 
 The velocity of a 28 × 28 image has 784 components, one rate of change of a grey level per pixel. The *ink arrows* are
-the spatial gradient of the block-averaged velocity image: they point where ink arrives, and are not the velocity of
-particles in the plane. The exact view is the signed velocity image.
+the spatial gradient of the block-averaged velocity image: they point towards blocks that brighten more, or darken less,
+than their neighbours, and are not the velocity of particles in the plane. The exact view is the signed velocity image.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def _block_average(x: np.ndarray, factor: int, name: str) -> np.ndarray:
 
 
 def ink_arrows(velocity: ArrayLike, factor: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Arrows that point where ink arrives: the spatial gradient of the block-averaged velocity image.
+    """Arrows towards blocks that brighten more, or darken less, than their neighbours.
+
+    The spatial gradient of the block-averaged velocity image.
 
     ``(dx, dy) = ∇ (block average of v)``, central differences inside, one-sided at the border. Arrows point from pixels
     that darken to pixels that brighten; they are not the velocity of a particle in the plane.
