@@ -43,6 +43,9 @@ document.addEventListener("DOMContentLoaded", () => {
   ]) {
     for (const one of document.querySelectorAll(marked)) one.removeAttribute(attribute);
   }
+  for (const toggle of document.querySelectorAll("summary > .toctree-toggle")) {
+    toggle.parentElement.setAttribute("aria-label", "Pages of this chapter");
+  }
 });
 
 /* Accessible names and values for the sliders over t, once the manager has put them into the page: the manager gives the
