@@ -182,22 +182,15 @@ def on_path(velocity: Velocity, target: GaussianPath, source: GaussianPath = STR
         check_type(name, path, GaussianPath, "a GaussianPath such as COSINE")
 
     def moved(x: Tensor, t: Tensor | float) -> Tensor:
-        at, scale = _matching(x, t, target, source)
-        y = x / scale
+        s = expand_as(check_times(batch_times(t, x)), x)
+        a, b = target.alpha(s), target.sigma(s)
+        at = source.time(a / b).clamp(0, 1)
+        y = x * (source.alpha(at) + source.sigma(at)) / (a + b)  # both coefficients carry the factor c
+        at = at.flatten()
         found = predictions("velocity", evaluate(velocity, y, at), y, at, source)
-        s = expand_as(batch_times(t, x), x)
         return target.d_alpha(s) * found.data + target.d_sigma(s) * found.noise
 
     return moved
-
-
-def _matching(x: Tensor, t: Tensor | float, target: GaussianPath, source: GaussianPath) -> tuple[Tensor, Tensor]:
-    """Time on the source path with the target's ratio α/σ, ``(B,)``, and the factor c of the states."""
-    s = check_times(batch_times(t, x))
-    a, b = target.alpha(s), target.sigma(s)
-    at = source.time(a / b).clamp(0, 1)
-    scale = (a + b) / (source.alpha(at) + source.sigma(at))  # both coefficients carry the factor c
-    return at, expand_as(scale, x)
 
 
 @torch.no_grad()

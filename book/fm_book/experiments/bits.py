@@ -35,8 +35,8 @@ from fm_core.checkpoints import (
 )
 from fm_core.data import Digits, dequantize
 from fm_core.environment import resolve_device
-from fm_core.likelihood import LOGIT_EDGE, LOGIT_SCALE, bits_per_dimension, log_density, to_logit
-from fm_core.models import ResidualUNet, UNet, count_parameters
+from fm_core.likelihood import LOGIT_EDGE, LOGIT_SCALE, UNIFORM_BITS, bits_per_dimension, log_density, to_logit
+from fm_core.models import ResidualUNet, count_parameters
 from fm_core.solvers import Velocity, uniform_grid
 from fm_core.training import TrainConfig
 
@@ -46,6 +46,7 @@ __all__ = [
     "Snapshots",
     "mean_interval",
     "measure",
+    "measure_once",
     "mix_with_uniform",
     "preprocess",
     "summarise",
@@ -55,7 +56,6 @@ VIEWS = ("levels", "dequantised", "logit")  # what a pixel is to a network
 DEQUANTIZATIONS = {"even": "uniform"}  # names of bins in the record
 BLOCK = 50  # digits that share the solver's steps
 NOISE_SEED, DATA_SEED = 40_000, 50_000
-DIVERGED = 8.0  # bits per dimension of the uniform distribution over 256 levels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,8 @@ class Likelihood(Experiment):
             model_card(pretrained_folder(name)),
             load_pretrained(name, resolve_device(self.device)),
         )
-        part = partial(self._part, self.folder / f"published-{name}", card["sha256"], model)
+        folder = self.folder / f"published-{name}"
+        part = partial(measure_once, folder, card["sha256"], model, tolerance=self.tolerance)
         parts = {
             "bits": part("bits", many),
             **{f"tolerance {tol:g}": part(f"tolerance-{tol:g}", few, tolerance=tol) for tol in self.tolerances},
@@ -175,7 +176,8 @@ class Likelihood(Experiment):
             folder = run.folder if seen == self.images else run.folder / _snapshot_name(seen)
             model, sha = run.load(resolve_device(self.device), folder), model_card(folder)["sha256"]
             bins = "logit" if view == "logit" else "even"
-            found = self._part(run.folder, sha, model, _snapshot_name(seen), images, bins=bins)
+            part = partial(measure_once, run.folder, sha, model, tolerance=self.tolerance)
+            found = part(_snapshot_name(seen), images, bins=bins)
             points.append({"images": seen, **summarise(found), "values": found["bits"]})
         return {
             "points": points,
@@ -184,19 +186,6 @@ class Likelihood(Experiment):
             "commits": sorted({session["git_commit"] for session in record.sessions}),
             "data_sha256": record.facts["data"]["sha256"],
         }
-
-    def _part(
-        self, folder: Path, weights: str, model: UNet, name: str, images: Tensor, **options: Any
-    ) -> dict[str, Any]:
-        """Bits of images, from the folder's cache where it holds them."""
-        options = {
-            "bins": "even",
-            "tolerance": self.tolerance,
-            "euler": None,
-            "probes": 1,
-        } | options
-        key = {"weights": weights, "digits": len(images), **options}
-        return cached(folder / "evaluation" / f"{name}.json", key, lambda: measure(model, images, **options))
 
 
 class Snapshots:
@@ -284,6 +273,22 @@ def measure(
     }
 
 
+def measure_once(
+    folder: Path, weights: str, model: Velocity, name: str, images: Tensor, *, tolerance: float, bins: str = "even",
+    euler: int | None = None, probes: int = 1, **options: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """:func:`measure`, from the folder's cache where it holds these digits under these options.
+
+    Args:
+        folder: of the network's results.
+        weights: hash of the network.
+        name: of the cached file.
+    """
+    options |= {"bins": bins, "tolerance": tolerance, "euler": euler, "probes": probes}
+    key = {"weights": weights, "digits": len(images), **options}
+    return cached(folder / "evaluation" / f"{name}.json", key, lambda: measure(model, images, **options))
+
+
 def mix_with_uniform(bits: list[float], dimension: int = 784, cost: float = 10.0) -> list[float]:
     """Bits per dimension of the flow mixed with the uniform distribution over all images of 256 levels.
 
@@ -321,7 +326,7 @@ def mean_interval(values: list[float]) -> dict[str, Any]:
 def summarise(found: Mapping[str, Any]) -> dict[str, Any]:
     """What is recorded of :func:`measure`: interval of the mean, median, and digits above 8 bits."""
     bits, errors = found["bits"], found["standard_error"]
-    kept = [b for b in bits if b <= DIVERGED]
+    kept = [b for b in bits if b <= UNIFORM_BITS]
     scatter = {} if errors is None else {"probe_error": statistics.median(errors)}
     return {
         "bits": mean_interval(mix_with_uniform(bits)),

@@ -11,21 +11,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
-from torch import Tensor
 from tyro.conf import Suppress
 
 from fm_book.experiments.base import Experiment, Run, Splits, train_all
-from fm_book.experiments.bits import mean_interval, measure, mix_with_uniform, preprocess, summarise
-from fm_book.experiments.evaluation import cached
+from fm_book.experiments.bits import mean_interval, measure_once, mix_with_uniform, preprocess, summarise
 from fm_book.experiments.losses import likelihood_logit_loss, logit_loss
 from fm_core.checkpoints import load_pretrained, model_card, pretrained_folder
 from fm_core.environment import resolve_device
 from fm_core.models import ResidualUNet
-from fm_core.solvers import Velocity
 from fm_core.training import Loss, TrainConfig
 
 __all__ = ["Density"]
@@ -43,7 +39,7 @@ class Density(Experiment):
         digits: test digits, evenly spread over the test set.
         seed: of the training runs.
         tolerance: of dopri5, relative and absolute.
-        taus: half the width of a bin over the noise, for the truncated normal; the middle one is the headline.
+        taus: half the width of a bin over the noise, for the truncated normal; the second is the headline.
     """
 
     name: ClassVar[str] = "density"
@@ -83,21 +79,24 @@ class Density(Experiment):
         some = test.images[torch.arange(self.digits) * len(test) // self.digits]
         bits: dict[str, dict[str, Any]] = {}
         for name in PUBLISHED:
-            network, card = load_pretrained(name, resolve_device(self.device)), model_card(pretrained_folder(name))
-            part = partial(self._part, self.folder / f"published-{name}", card["sha256"], network, some)
-            bits[name] = {"uniform": part("uniform", bins="even")}
+            card, network = model_card(pretrained_folder(name)), load_pretrained(name, resolve_device(self.device))
+            folder = self.folder / f"published-{name}"
+            part = partial(measure_once, folder, card["sha256"], network, tolerance=self.tolerance)
+            bits[name] = {"uniform": part("uniform", some)}
             for tau in self.taus:
-                bits[name][f"truncated normal, tau {tau:g}"] = part(f"tau-{tau:g}", bins="truncated-normal", tau=tau)
-        for name, run in self.runs().items():
-            record, network = run.finished(), run.load(resolve_device(self.device))
-            part = partial(self._part, run.folder, record.sha256, network)
-            bits[name] = {"logit": part(some, "some", bins="logit")}
-        best = min(LOSSES, key=lambda name: sum(bits[name]["logit"]["bits"]))
-        run = self.runs()[best]
-        network = run.load(resolve_device(self.device))
-        bits[best]["logit, all test digits"] = self._part(
-            run.folder, run.finished().sha256, network, test.images, "all", bins="logit"
-        )
+                found = part(f"tau-{tau:g}", some, bins="truncated-normal", tau=tau)
+                bits[name][f"truncated normal, tau {tau:g}"] = found
+        records = {name: run.finished() for name, run in self.runs().items()}
+        parts = {
+            name: partial(
+                measure_once, run.folder, records[name].sha256, run.load(resolve_device(self.device)),
+                tolerance=self.tolerance, bins="logit",
+            )
+            for name, run in self.runs().items()
+        }  # fmt: skip
+        bits |= {name: {"logit": part("some", some)} for name, part in parts.items()}
+        best = min(parts, key=lambda name: sum(bits[name]["logit"]["bits"]))
+        bits[best]["logit, all test digits"] = parts[best]("all", test.images)
         headline = f"truncated normal, tau {self.taus[1]:g}"
         pairs = zip(bits["residual"]["uniform"]["bits"], bits["residual"][headline]["bits"], strict=True)
         return {
@@ -107,21 +106,13 @@ class Density(Experiment):
             "best": best,
             "training": {
                 name: {
-                    "validation_loss": run.finished().validation_loss,
-                    "seconds": run.finished().seconds,
-                    "commits": sorted({session["git_commit"] for session in run.finished().sessions}),
+                    "validation_loss": record.validation_loss,
+                    "seconds": record.seconds,
+                    "commits": sorted({session["git_commit"] for session in record.sessions}),
                 }
-                for name, run in self.runs().items()
+                for name, record in records.items()
             },
         }
-
-    def _part(
-        self, folder: Path, weights: str, network: Velocity, images: Tensor, name: str, **options: Any
-    ) -> dict[str, Any]:
-        """Bits of images, from the folder's cache where it holds them."""
-        options = {"tolerance": self.tolerance, "euler": None, "probes": 1} | options
-        key = {"weights": weights, "digits": len(images), **options}
-        return cached(folder / "evaluation" / f"{name}.json", key, lambda: measure(network, images, **options))
 
 
 def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[float]:

@@ -103,6 +103,6 @@ def draw_speeds(t: Tensor, speeds: Mapping[str, Tensor], bends: Mapping[str, Ten
 def _velocity(name: str, path: Trajectory) -> Tensor:
     if path.velocity is None:
         raise ValueError(
-            f"flows[{name!r}]: expected a trajectory with velocities, got none. Use solve(..., keep=True)."
+            f"flows[{name!r}]: expected a trajectory with velocities, got velocity=None. Make it with solve(...)."
         )
     return path.velocity
