@@ -7,7 +7,8 @@ are imported by name: ``fm_core.plotting``, ``fm_core.sliders``, ``fm_core.track
 from fm_core.checkpoints import load_model, load_pretrained, pretrained_card, pretrained_history, save_model
 from fm_core.data import Digits, dequantize, load_digits, load_mnist, load_sample, toy_2d
 from fm_core.environment import resolve_device
-from fm_core.exact import ExactVelocity, GaussianVelocity
+from fm_core.exact import ExactLabelledVelocity, ExactVelocity, GaussianVelocity
+from fm_core.guidance import guided
 from fm_core.likelihood import bits_per_dimension, divergence, log_density, sample_with_log_density
 from fm_core.losses import flow_matching_loss, validation_loss
 from fm_core.models import BaseUNet, PlainBlock, ResidualBlock, ResidualUNet, UNet, build_model, summary
@@ -21,6 +22,7 @@ __all__ = [
     "TABLEAUX",
     "BaseUNet",
     "Digits",
+    "ExactLabelledVelocity",
     "ExactVelocity",
     "GaussianVelocity",
     "PathSample",
@@ -38,6 +40,7 @@ __all__ = [
     "divergence",
     "draw_noise",
     "flow_matching_loss",
+    "guided",
     "load_digits",
     "load_mnist",
     "load_model",

@@ -17,14 +17,15 @@ import torch
 
 from fm_core._checks import check_count, missing_extra
 from fm_core._files import atomic_file
-from fm_core.checkpoints import load_model, load_pretrained
+from fm_core.checkpoints import load_model, load_pretrained, pretrained_names
 from fm_core.data import load_digits, load_mnist, load_sample
 from fm_core.environment import resolve_device
-from fm_core.models import MODELS, UNet, build_model
+from fm_core.guidance import guided
+from fm_core.models import UNet, build_model
 from fm_core.paths import draw_noise
 from fm_core.solvers import Trajectory, sample, solve, uniform_grid
 from fm_core.tracking import MLflowTracker, NullTracker, load_snapshots, run_name
-from fm_core.training import TrainConfig, train
+from fm_core.training import LABEL_DROPOUT, TrainConfig, train
 
 __all__ = ["Gif", "Sample", "Train", "Velocity", "main", "run_command"]
 
@@ -50,6 +51,8 @@ class Train(TrainConfig):
         model: network.
         widths: channels of each level, from full resolution down.
         time_dim: width of the time embedding.
+        classes: number of labels that the network takes, 10 for digits; none if left out.
+        label_dropout: share of the labels that training replaces by "no label".
         data: "auto" is MNIST, else the bundled sample.
         out: folder of the run; runs/MODEL if left out.
         device: "auto", "cpu", "cuda", ...
@@ -65,6 +68,8 @@ class Train(TrainConfig):
     model: Literal["base", "residual"] = "residual"
     widths: tuple[int, ...] = (16, 32, 64, 128)
     time_dim: int = 128
+    classes: int | None = None
+    label_dropout: float = LABEL_DROPOUT
     data: Literal["auto", "mnist", "sample"] = "auto"
     out: Path | None = None
     device: str = "auto"
@@ -80,7 +85,7 @@ class Train(TrainConfig):
         load, device = LOADERS[self.data], resolve_device(self.device)
         config = TrainConfig(**{field.name: getattr(self, field.name) for field in fields(TrainConfig)})
         torch.manual_seed(self.seed)
-        network = build_model(self.model, widths=self.widths, time_dim=self.time_dim)
+        network = build_model(self.model, widths=self.widths, time_dim=self.time_dim, classes=self.classes)
         name = f"{self.model} U-Net"
         result = train(
             network,
@@ -95,6 +100,7 @@ class Train(TrainConfig):
             log_every=self.log_every,
             eval_every=self.eval_every,
             checkpoint_every=self.checkpoint_every,
+            label_dropout=self.label_dropout,
         )
         return (
             f"{self.model}: validation loss {result.validation_loss:.4f} after {result.images:,} images and "
@@ -108,7 +114,9 @@ class Sample:
     """Draw digits and write them as one picture.
 
     Attributes:
-        model: "base", "residual" or the folder of a run.
+        model: name of a published network, such as "residual", or the folder of a run.
+        labels: digits to draw, taken in turn, for a network with labels; left out, it draws any.
+        guidance: scale of the guidance; 1 is none.
         digits: how many.
         steps: solver steps.
         method: solver.
@@ -118,6 +126,8 @@ class Sample:
     """
 
     model: str = "residual"
+    labels: tuple[int, ...] = ()
+    guidance: float = 2.0
     digits: int = 64
     steps: int = 20
     method: Method = "euler"
@@ -129,9 +139,14 @@ class Sample:
         from fm_core.plotting.images import save_image_grid
 
         out, noise = _writable(self.out), _noise("digits", self.digits, self.seed, self.device)
-        images = sample(_network(self.model, self.device), noise, self.steps, method=self.method)
-        save_image_grid(out, images)
-        return f"{self.digits} digits of {self.model}, {self.method}, {self.steps} steps: {self.out}"
+        network, asked = _network(self.model, self.device), ""
+        velocity = network
+        if self.labels:
+            in_turn = torch.tensor(self.labels).repeat(self.digits)[: self.digits]
+            velocity = guided(network, in_turn, self.guidance)
+            asked = f" asked for {', '.join(map(str, self.labels))}, guidance {self.guidance:g},"
+        save_image_grid(out, sample(velocity, noise, self.steps, method=self.method))
+        return f"{self.digits} digits of {self.model},{asked} {self.method}, {self.steps} steps: {self.out}"
 
 
 @dataclass(frozen=True)
@@ -139,7 +154,7 @@ class Gif:
     """Draw the same noise with several networks and write the comparison as a GIF, one row a network.
 
     Attributes:
-        models: "base", "residual" or folders of runs; the first is the upper row.
+        models: names of published networks or folders of runs; the first is the upper row.
         runs: ids of MLflow runs instead of models: their last snapshots are drawn.
         tracking_uri: MLflow's store of the runs; $MLFLOW_TRACKING_URI or sqlite:///mlflow.db if left out.
         samples: digits in a row.
@@ -204,7 +219,7 @@ class Velocity:
     """Draw states and velocity fields of one digit over time and write them as one figure.
 
     Attributes:
-        model: "base", "residual" or the folder of a run.
+        model: name of a published network, such as "residual", or the folder of a run.
         times: times to show, in [0, 1]; the nearest solver steps are taken.
         steps: solver steps.
         method: solver.
@@ -271,11 +286,11 @@ def run_command(prog: str, work: Callable[[], str]) -> int:
 
 
 def _network(model: str, device: str) -> UNet:
-    if model in MODELS:
+    if model in pretrained_names():
         return load_pretrained(model, resolve_device(device))
     if not (Path(model) / "config.json").is_file():
         raise FileNotFoundError(
-            f"model: expected one of {', '.join(MODELS)} or the folder of a run with config.json and "
+            f"model: expected one of {', '.join(pretrained_names())} or the folder of a run with config.json and "
             f"model.safetensors, got {model!r}. `python -m fm_core train --out FOLDER` writes one."
         )
     return load_model(model, resolve_device(device))
@@ -293,7 +308,7 @@ def _trajectory(model: str, digits: int, steps: int, method: str, seed: int, dev
 
 
 def _title(model: str) -> str:
-    return f"{model.capitalize()} U-Net" if model in MODELS else Path(model).name
+    return f"{model.capitalize()} U-Net" if model in pretrained_names() else Path(model).name
 
 
 def _writable(path: Path) -> Path:

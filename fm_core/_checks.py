@@ -21,8 +21,8 @@ from torch import Tensor
 
 __all__ = [
     "as_numbers", "as_tensor", "check_choice", "check_count", "check_finite", "check_generator", "check_images",
-    "check_number", "check_path", "check_seed", "check_text", "check_type", "check_velocity", "described",
-    "missing_extra",
+    "check_label_range", "check_labels", "check_number", "check_path", "check_seed", "check_text", "check_type",
+    "check_velocity", "described", "missing_extra",
 ]  # fmt: skip
 
 INF = math.inf
@@ -168,6 +168,26 @@ def check_count(name: str, value: Any, least: int = 1, most: float = INF) -> int
         span = f"of at least {least}" if most == INF else f"from {least:,} to {most:,}"
         raise ValueError(f"{name}: expected a whole number {span}, got {described(value)}.")
     return int(value)
+
+
+def check_labels(name: str, value: Any, count: int) -> Tensor:
+    """``value`` as int64 labels, ``(count,)`` or ``(1,)``; ValueError unless it is one whole number or one per item."""
+    array = as_numbers(value)
+    y = value if isinstance(value, Tensor) else None if array is None else torch.from_numpy(np.asarray(array))
+    if y is None or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool or y.is_meta:
+        raise ValueError(f"{name}: expected whole numbers, one label or one per item, got {described(value)}.")
+    if y.ndim > 1 or (y.ndim == 1 and len(y) not in (1, count)):
+        raise ValueError(f"{name}: expected one label or one per item, shape ({count},), got shape {tuple(y.shape)}.")
+    return y.long().reshape(-1)
+
+
+def check_label_range(name: str, y: Tensor, classes: int) -> None:
+    """ValueError unless all labels lie in 0 ... ``classes``, the last being the null label; waits for a GPU."""
+    if y.numel() and (int(y.min()) < 0 or int(y.max()) > classes):
+        raise ValueError(
+            f"{name}: expected labels from 0 to {classes - 1}, or {classes} for no label, got "
+            f"[{int(y.min())}, {int(y.max())}]."
+        )
 
 
 def check_seed(name: str, value: Any) -> int:

@@ -35,12 +35,14 @@ __all__ = [
     "pretrained_card",
     "pretrained_folder",
     "pretrained_history",
+    "pretrained_names",
     "save_checkpoint",
     "save_model",
     "write_atomically",
 ]
 
 FORMAT = "fm_core.checkpoint.2"
+PRETRAINED = Path(__file__).parent / "pretrained"
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
@@ -259,7 +261,7 @@ def load_pretrained(name: str, device: str | torch.device = "cpu") -> UNet:
     """A published network, in evaluation mode.
 
     Args:
-        name: ``"base"`` or ``"residual"``.
+        name: one of :func:`pretrained_names`, such as ``"residual"``.
         device: where the network goes.
 
     Raises:
@@ -271,7 +273,7 @@ def load_pretrained(name: str, device: str | torch.device = "cpu") -> UNet:
 
 
 def pretrained_card(name: str) -> dict[str, Any]:
-    """:func:`model_card` of a published network, ``"base"`` or ``"residual"``."""
+    """:func:`model_card` of a published network, one of :func:`pretrained_names`."""
     return model_card(pretrained_folder(name))
 
 
@@ -282,8 +284,13 @@ def pretrained_history(name: str) -> dict[str, dict[str, list[float]]]:
 
 def pretrained_folder(name: str) -> Path:
     """Folder of a published network; ValueError for an unknown name."""
-    check_choice("name", name, MODELS)
-    return Path(__file__).parent / "pretrained" / name
+    check_choice("name", name, pretrained_names())
+    return PRETRAINED / name
+
+
+def pretrained_names() -> list[str]:
+    """Names of the published networks."""
+    return sorted(card.parent.name for card in PRETRAINED.glob("*/config.json"))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -25,10 +25,10 @@ import math
 import torch
 from torch import Tensor
 
-from fm_core._checks import as_tensor, check_count, check_number
+from fm_core._checks import as_tensor, check_count, check_label_range, check_labels, check_number, described
 from fm_core.paths import batch_times, check_times
 
-__all__ = ["ExactVelocity", "GaussianVelocity"]
+__all__ = ["ExactLabelledVelocity", "ExactVelocity", "GaussianVelocity"]
 
 SMALLEST = -60.0  # logit below the largest: exp(-60) is lost in rounding, and smaller weights are denormal, so slow
 
@@ -145,6 +145,48 @@ class ExactVelocity:
             mean = keep * mean + weights @ part
             top = new_top
         return mean / total, total, nearest
+
+
+class ExactLabelledVelocity:
+    """The exact velocity of every class of a labelled data set, and of all classes: ``field(x, t, y)``.
+
+    It has what :func:`fm_core.guidance.guided` asks of a model, so that guidance can be computed without a network.
+
+    Args:
+        points: the data, ``(N, ...)``, floating point.
+        labels: integers from 0, ``(N,)``; every label up to the largest occurs.
+        std, chunk: as in :class:`ExactVelocity`.
+
+    Attributes:
+        classes: number of labels, and the null label.
+        fields: the :class:`ExactVelocity` of each class; the last one of all points.
+
+    Raises:
+        ValueError: labels that do not fit the points, or a class without points.
+    """
+
+    def __init__(self, points: Tensor, labels: Tensor, std: float = 0.0, *, chunk: int = 4096) -> None:
+        points = as_tensor("points", points, ("N", ...), finite=True)
+        y = check_labels("labels", labels, len(points)).to(points.device)
+        counts = torch.bincount(y.clamp(min=0))
+        if len(y) != len(points) or int(y.min()) < 0 or int(counts.min()) == 0:
+            raise ValueError(
+                f"labels: expected one from 0 for each of {len(points)} points, and every one up to the largest to "
+                f"occur, got {described(labels)} with the counts {described(counts.tolist())}."
+            )
+        self.classes = len(counts)
+        self.fields = [ExactVelocity(points[y == k], std, chunk=chunk) for k in range(self.classes)]
+        self.fields.append(ExactVelocity(points, std, chunk=chunk))
+
+    def __call__(self, x: Tensor, t: Tensor | float, y: Tensor | int | None = None) -> Tensor:
+        """The velocity ``v*(x, t)`` of the labels ``y``, one or ``(B,)``; of all points for None and the null label."""
+        given = check_labels("y", self.classes if y is None else y, len(x)).expand(len(x)).to(x.device)
+        check_label_range("y", given, self.classes)
+        s, v = batch_times(t, x).expand(len(x)), torch.empty_like(x)
+        for label in given.unique().tolist():
+            rows = given == label
+            v[rows] = self.fields[label](x[rows], s[rows])
+        return v
 
 
 class GaussianVelocity:

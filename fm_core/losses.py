@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -82,7 +83,12 @@ def flow_matching_loss(
 
 @torch.no_grad()
 def validation_loss(
-    velocity: Callable[[Tensor, Tensor], Tensor], x_1: Tensor, *, batch_size: int = 256, seed: int = VALIDATION_SEED
+    velocity: Callable[..., Tensor],
+    x_1: Tensor,
+    *,
+    y: Tensor | None = None,
+    batch_size: int = 256,
+    seed: int = VALIDATION_SEED,
 ) -> float:
     """Flow-matching loss on fixed draws: one noise and one time per item, the same for every network and device.
 
@@ -91,6 +97,7 @@ def validation_loss(
     Args:
         velocity: network or any callable ``velocity(x, t)``.
         x_1: held-out data, ``(N, ...)``, N at least 1.
+        y: labels, ``(N,)``; given as third argument, ``velocity(x, t, y)``.
         batch_size: items per forward pass.
         seed: of noise and order of the times.
 
@@ -104,6 +111,8 @@ def validation_loss(
     order = torch.randperm(len(x_1), generator=generator)
     t = ((order + 0.5) / len(x_1)).to(x_1)
     total = torch.zeros((), device=x_1.device)
-    for data, noise, time in zip(*(a.split(batch_size) for a in (x_1, x_0, t)), strict=True):
-        total += flow_matching_loss(velocity, data, x_0=noise, t=time, reduction="none").sum()
+    for rows in torch.arange(len(x_1)).split(batch_size):
+        part = slice(int(rows[0]), int(rows[-1]) + 1)
+        at_labels = velocity if y is None else partial(velocity, y=y[part])
+        total += flow_matching_loss(at_labels, x_1[part], x_0=x_0[part], t=t[part], reduction="none").sum()
     return total.item() / len(x_1)

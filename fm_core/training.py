@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +49,7 @@ from fm_core.tracking import GuardedTracker, MLflowTracker, NullTracker, Tracker
 __all__ = ["Callback", "Loss", "TrainConfig", "TrainResult", "learning_rate", "loss_name", "train"]
 
 SNAPSHOT_SEED, SNAPSHOT_SAMPLES, SNAPSHOT_STEPS = 4321, 8, 20
+LABEL_DROPOUT = 0.1
 
 Callback = Callable[[int, nn.Module], Mapping[str, float] | None]
 Loss = Callable[..., Tensor]
@@ -161,6 +163,7 @@ def train(
     eval_images: int = 2048,
     log_every: int = 50,
     checkpoint_every: int = 500,
+    label_dropout: float = LABEL_DROPOUT,
     compile: bool = False,
     progress: bool = True,
     callback: Callback | None = None,
@@ -183,6 +186,8 @@ def train(
         eval_images: held-out items in the validation loss.
         log_every: steps between points of the curves; only then numbers are read back from the device.
         checkpoint_every: steps between checkpoints.
+        label_dropout: for a model with an attribute ``classes``, which is called as ``model(x, t, y)`` with the data's
+            labels: the share of labels replaced by the null label ``classes``, so that guidance is possible.
         compile: run the network through ``torch.compile``.
         progress: show a bar.
         callback: called as ``callback(step, model)`` after each step, with the clipped gradients in place. Numbers that
@@ -215,9 +220,15 @@ def train(
         raise ValueError(f"model: expected an nn.Module with parameters to train, got {type(model).__name__}.")
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  (torch's stub lacks this form)
     _check_velocity(model, train_set.images[:2])
+    classes: int | None = getattr(model, "classes", None)
+    label_dropout = check_number("label_dropout", label_dropout, least=0, most=1)
+    if classes is not None:
+        for name, part in (("train", train_set), ("test", test_set)):
+            _check_data_labels(name, part, classes)
 
     run = _State(model, config, device)
     recipe = {**asdict(config), **describe(model), "loss": loss_name(loss)}
+    recipe |= {} if classes is None else {"label_dropout": label_dropout}
     recipe = json.loads(to_json({**recipe, "data_sha256": fingerprint(train_set.images)}))
     file, images = out / "checkpoint.safetensors", _are_images(train_set.images)
     made_with = provenance(device)
@@ -258,9 +269,13 @@ def train(
         while run.step < config.steps:
             for group in run.optimizer.param_groups:
                 group["lr"] = learning_rate(run.step, config)
-            x_1 = train_set.images[order.batch(run.step)]
+            items = order.batch(run.step)
+            velocity = forward
+            if classes is not None:
+                dropped = torch.rand(len(items), generator=run.generator, device=device) < label_dropout
+                velocity = partial(forward, y=train_set.labels[items].masked_fill(dropped, classes))
             with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                value = loss(forward, x_1, generator=run.generator)
+                value = loss(velocity, train_set.images[items], generator=run.generator)
             run.optimizer.zero_grad(set_to_none=True)
             value.backward()
             norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
@@ -282,7 +297,8 @@ def train(
                 total, count = torch.zeros_like(total), 0
             if last or (eval_every and run.step % eval_every == 0):
                 network = run.ema.module.eval()
-                run.validation_loss = validation_loss(network, test_set.images[:eval_images])
+                labels = None if classes is None else test_set.labels[:eval_images]
+                run.validation_loss = validation_loss(network, test_set.images[:eval_images], y=labels)
                 _require_finite(run.step, {"validation loss": run.validation_loss})
                 tracker.log_metrics({"validation_loss": run.validation_loss}, run.step)
                 snapshot = _snapshot(network, test_set.images, tracker, run.step, out)
@@ -491,9 +507,11 @@ def _denormals_flushed():
         torch.set_flush_denormal(False)
 
 
-def _snapshot(network: nn.Module, like: Tensor, tracker: Tracker, step: int, out: Path) -> Trajectory:
+def _snapshot(network: Callable[..., Tensor], like: Tensor, tracker: Tracker, step: int, out: Path) -> Trajectory:
     """Samples of the EMA network, always from the same noise; logged as a Trajectory and, for images, as a grid."""
     noise = draw_noise((SNAPSHOT_SAMPLES, *like.shape[1:]), SNAPSHOT_SEED, like.device)
+    if (classes := getattr(network, "classes", None)) is not None:
+        network = partial(network, y=torch.arange(SNAPSHOT_SAMPLES, device=like.device) % classes)
     trajectory = solve(network, noise, uniform_grid(SNAPSHOT_STEPS), progress=False)
     tracker.log_snapshot(trajectory, step)
     if _are_images(noise):
@@ -518,6 +536,17 @@ def _as_digits(name: str, part: Digits | Tensor, device: torch.device) -> Digits
     if isinstance(part, Tensor):
         return Digits(part.to(device), torch.empty(0, dtype=torch.int64), f"tensor of shape {tuple(part.shape)}")
     return Digits(part.images.to(device), part.labels.to(device), part.source)
+
+
+def _check_data_labels(name: str, part: Digits, classes: int) -> None:
+    """ValueError unless every item has a label below ``classes``."""
+    y = part.labels
+    if len(y) != len(part.images) or y.is_floating_point() or int(y.min()) < 0 or int(y.max()) >= classes:
+        got = "none" if not len(y) else f"{len(y)} from {y.min().item():g} to {y.max().item():g}"
+        raise ValueError(
+            f"data: expected a label from 0 to {classes - 1} for each of the {len(part.images)} items of the {name} "
+            f"set, because the model has {classes} classes, got {got}. Pass Digits, or build it with classes=None."
+        )
 
 
 def _check_velocity(model: nn.Module, x: Tensor) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fm_core._checks import as_tensor, check_count, check_type, described
+from fm_core._checks import as_tensor, check_count, check_label_range, check_labels, check_type, described
 from fm_core.models.blocks import PlainBlock, ResidualBlock, SelfAttention
 from fm_core.paths import batch_times
 
@@ -20,7 +20,8 @@ __all__ = ["BaseUNet", "ResidualUNet", "TimeEmbedding", "UNet"]
 
 WIDTHS = (16, 32, 64, 128)
 MAX_LEVELS, MAX_SQUARES = 16, 2 * 10**7  # the sum of the widths' squares; about 10⁹ parameters
-MAX_TIME_DIM, MAX_CHANNELS, MAX_SIDE = 4096, 1024, 4096
+MAX_TIME_DIM, MAX_CHANNELS, MAX_SIDE, MAX_CLASSES = 4096, 1024, 4096, 10**5
+LABEL_STD = 0.02  # of the label embedding at the start
 
 
 class TimeEmbedding(nn.Module):
@@ -63,6 +64,8 @@ class UNet(nn.Module):
         time_dim: width of the time embedding, even, from 4 to 4,096.
         channels: channels of the images, at most 1,024.
         middle: module put after the middle block, such as self-attention; ``None`` for none.
+        classes: number of labels 0, 1, …; a label's embedding is added to the time embedding. ``None`` for a network
+            without labels.
 
     Raises:
         ValueError: sizes that are no whole numbers, or make more than about 10⁹ parameters. Nothing is allocated then.
@@ -76,6 +79,7 @@ class UNet(nn.Module):
         *,
         channels: int = 1,
         middle: nn.Module | None = None,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
         widths, channels = _checked_widths(widths), check_count("channels", channels, most=MAX_CHANNELS)
@@ -94,23 +98,43 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose2d(deep, shallow, 2, stride=2) for deep, shallow in rising)
         self.decoder = nn.ModuleList(block(2 * shallow, shallow, time_dim) for _, shallow in rising)
         self.head = nn.Conv2d(widths[0], channels, 1)
+        self.classes = None if classes is None else check_count("classes", classes, most=MAX_CLASSES)
+        if self.classes is not None:
+            self.label = nn.Embedding(self.classes + 1, time_dim)  # the last one stands for "no label"
+            nn.init.normal_(self.label.weight, std=LABEL_STD)
 
-    def forward(self, x: Tensor, t: Tensor | float) -> Tensor:
+    def _sizes(self) -> dict[str, Any]:
+        """Arguments of both networks, JSON-ready; ``classes`` only where there are some."""
+        sizes = {"widths": list(self.widths), "time_dim": self.time_dim, "channels": self.channels}
+        return sizes if self.classes is None else {**sizes, "classes": self.classes}
+
+    def forward(self, x: Tensor, t: Tensor | float, y: Tensor | int | None = None) -> Tensor:
         """Velocity at ``x``.
 
         Args:
             x: images, ``(B, channels, H, W)``.
             t: times, ``(B,)`` or a scalar (a number or a tensor of shape ``()`` or ``(1,)``). The network is trained
                 on [0, 1]; a little beyond, where adaptive solvers of other libraries evaluate, it extrapolates.
+            y: labels, integers ``(B,)`` or one for all, for a network with ``classes``. The null label ``classes``, or
+                None, asks for no class.
 
         Returns:
             Velocity, the shape of ``x``, in grey levels of [-1, 1] per unit of time.
 
         Raises:
-            ValueError: ``x`` or ``t`` of another shape or type, or ``x`` on another device than the network.
+            ValueError: ``x``, ``t`` or ``y`` of another shape or type, ``x`` on another device than the network, a
+                label out of range, or one for a network without classes.
         """
         x, t = self._checked(x, t)
         emb = self.embed(t)  # (B, time_dim)
+        if self.classes is not None:
+            emb = emb + self.label(self._labels(y, x))
+        elif y is not None:
+            raise ValueError("y: expected None for a network without classes, got labels. Build it with classes=10.")
+        return self._decode(x, emb)
+
+    def _decode(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Everything after the embedding ``(B, time_dim)``."""
         h = self.stem(x)
         skips = []
         for level, block in enumerate(self.encoder):
@@ -139,6 +163,14 @@ class UNet(nn.Module):
             x = x.to(weight.dtype)
         return x, batch_times(t, x).expand(len(x))
 
+    def _labels(self, y: Tensor | int | None, x: Tensor) -> Tensor:
+        """Labels ``(B,)`` on the device of ``x``, once they are known to have an embedding."""
+        assert self.classes is not None
+        labels = check_labels("y", self.classes if y is None else y, len(x)).to(x.device)
+        if not torch.compiler.is_compiling() and (labels.device.type == "cpu" or not self.training):  # else it waits
+            check_label_range("y", labels, self.classes)
+        return labels.expand(len(x))
+
 
 class BaseUNet(UNet):
     """The plain U-Net: one 3×3 convolution and GELU per block (:class:`PlainBlock`), no norm, no identity.
@@ -147,15 +179,23 @@ class BaseUNet(UNet):
         widths: channels of each level, from 1.
         time_dim: width of the time embedding, even.
         channels: channels of the images.
+        classes: number of labels, or None.
     """
 
-    def __init__(self, widths: Sequence[int] = WIDTHS, time_dim: int = 128, *, channels: int = 1) -> None:
-        super().__init__(PlainBlock, widths, time_dim, channels=channels)
+    def __init__(
+        self,
+        widths: Sequence[int] = WIDTHS,
+        time_dim: int = 128,
+        *,
+        channels: int = 1,
+        classes: int | None = None,
+    ) -> None:
+        super().__init__(PlainBlock, widths, time_dim, channels=channels, classes=classes)
 
     @property
     def config(self) -> dict[str, Any]:
         """Arguments that build this network again, JSON-ready."""
-        return {"widths": list(self.widths), "time_dim": self.time_dim, "channels": self.channels}
+        return self._sizes()
 
 
 class ResidualUNet(UNet):
@@ -166,6 +206,7 @@ class ResidualUNet(UNet):
         time_dim: width of the time embedding, even.
         channels: channels of the images.
         attention: put zero-initialised self-attention after the middle block.
+        classes: number of labels, or None.
 
     Raises:
         ValueError: a width that GroupNorm cannot divide.
@@ -180,6 +221,7 @@ class ResidualUNet(UNet):
         *,
         channels: int = 1,
         attention: bool = False,
+        classes: int | None = None,
     ) -> None:
         widths = _checked_widths(widths)
         if any(w % self.GROUPS for w in widths):
@@ -188,18 +230,13 @@ class ResidualUNet(UNet):
                 f"{tuple(math.ceil(w / self.GROUPS) * self.GROUPS for w in widths)}."
             )
         middle = SelfAttention(widths[-1], groups=self.GROUPS) if attention else None
-        super().__init__(ResidualBlock, widths, time_dim, channels=channels, middle=middle)
+        super().__init__(ResidualBlock, widths, time_dim, channels=channels, middle=middle, classes=classes)
         self.attention = attention
 
     @property
     def config(self) -> dict[str, Any]:
         """Arguments that build this network again, JSON-ready."""
-        return {
-            "widths": list(self.widths),
-            "time_dim": self.time_dim,
-            "channels": self.channels,
-            "attention": self.attention,
-        }
+        return {**self._sizes(), "attention": self.attention}
 
 
 def _checked_widths(widths: Sequence[int]) -> tuple[int, ...]:

@@ -78,7 +78,7 @@ class DilatedUNet(UNet):
 
     def __init__(self) -> None:
         super().__init__(ResidualBlock, middle=DilatedMiddle(128))
-        self.config = {"middle": "dilated"}
+        self.config: dict[str, Any] = {"middle": "dilated"}
 
 
 @dataclass(frozen=True)
