@@ -8,11 +8,12 @@ from typing import Any
 from fm_core._checks import check_choice
 from fm_core.models.blocks import PlainBlock, ResidualBlock, SelfAttention
 from fm_core.models.summary import Summary, count_flops, count_parameters, summary
-from fm_core.models.unet import BaseUNet, ResidualUNet, TimeEmbedding, UNet
+from fm_core.models.unet import BaseUNet, MeanFlowUNet, ResidualUNet, TimeEmbedding, UNet
 
 __all__ = [
     "MODELS",
     "BaseUNet",
+    "MeanFlowUNet",
     "PlainBlock",
     "ResidualBlock",
     "ResidualUNet",
@@ -26,14 +27,18 @@ __all__ = [
     "summary",
 ]
 
-MODELS: dict[str, type[BaseUNet] | type[ResidualUNet]] = {"base": BaseUNet, "residual": ResidualUNet}
+MODELS: dict[str, type[BaseUNet] | type[ResidualUNet]] = {
+    "base": BaseUNet,
+    "residual": ResidualUNet,
+    "mean-flow": MeanFlowUNet,
+}
 
 
 def build_model(name: str, **config: Any) -> UNet:
     """Build a network by name, as checkpoints and the command line do.
 
     Args:
-        name: ``"base"`` or ``"residual"``.
+        name: ``"base"``, ``"residual"`` or ``"mean-flow"``.
         config: arguments of the class, such as ``widths`` and ``time_dim``; a network's ``config`` fits.
 
     Raises:

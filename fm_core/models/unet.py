@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fm_core._checks import as_tensor, check_count, check_label_range, check_labels, check_type, described
-from fm_core.models.blocks import PlainBlock, ResidualBlock, SelfAttention
+from fm_core._checks import as_tensor, check_count, check_label_range, check_labels, check_number, check_type, described
+from fm_core.models.blocks import PlainBlock, ResidualBlock, SelfAttention, start_at_zero
 from fm_core.paths import batch_times
 
-__all__ = ["BaseUNet", "ResidualUNet", "TimeEmbedding", "UNet"]
+__all__ = ["BaseUNet", "MeanFlowUNet", "ResidualUNet", "TimeEmbedding", "UNet"]
 
 WIDTHS = (16, 32, 64, 128)
 MAX_LEVELS, MAX_SQUARES = 16, 2 * 10**7  # the sum of the widths' squares; about 10⁹ parameters
@@ -31,21 +31,27 @@ class TimeEmbedding(nn.Module):
 
     Args:
         time_dim: width of the features and of the embedding; even, from 4 to 4,096.
+        fastest: features of larger frequencies are zero; by default none is.
 
     Source: Vaswani et al. 2017, section 3.5, used for a time by Ho et al. 2020, appendix B.
     """
 
-    def __init__(self, time_dim: int) -> None:
+    def __init__(self, time_dim: int, *, fastest: float = math.inf) -> None:
         super().__init__()
         time_dim = check_count("time_dim", time_dim, 4, MAX_TIME_DIM)
         if time_dim % 2:
             raise ValueError(f"time_dim: expected an even number of at least 4, got {time_dim}. 128 is usual.")
         self.omega: Tensor
         self.register_buffer("omega", torch.logspace(0, 3, time_dim // 2), persistent=False)
+        self.slow = None if math.isinf(fastest) else int((self.omega <= fastest).sum())  # features that are used
         self.mlp = nn.Sequential(nn.Linear(time_dim, time_dim), nn.GELU(), nn.Linear(time_dim, time_dim), nn.GELU())
 
     def forward(self, t: Tensor) -> Tensor:
         angles = t[:, None] * self.omega  # (B, time_dim / 2)
+        if self.slow is not None:
+            rest = angles.new_zeros(len(t), len(self.omega) - self.slow)
+            slow = angles[:, : self.slow]
+            return self.mlp(torch.cat([slow.sin(), rest, slow.cos(), rest], dim=1))
         return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1))  # (B, time_dim)
 
 
@@ -237,6 +243,57 @@ class ResidualUNet(UNet):
     def config(self) -> dict[str, Any]:
         """Arguments that build this network again, JSON-ready."""
         return {**self._sizes(), "attention": self.attention}
+
+
+class MeanFlowUNet(ResidualUNet):
+    """The Residual U-Net with a second time: average velocity over [t, end], ``model(x, t, end)``.
+
+    An embedding of the length ``end - t`` is added to the time embedding through a layer that starts at zero, so that
+    the network starts as the velocity whose weights it gets.
+
+    Args:
+        widths, time_dim, channels, attention: as in :class:`ResidualUNet`.
+        fastest: frequencies of the time embedding above it are left out, in radians per unit of time: the loss holds
+            the derivative of the network by t, which fast features would dominate.
+
+    Source: Geng et al. 2025 (MeanFlow); Lu and Song 2025, section 4 (why slow time features).
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int] = WIDTHS,
+        time_dim: int = 128,
+        *,
+        channels: int = 1,
+        attention: bool = False,
+        fastest: float = 30.0,
+    ) -> None:
+        super().__init__(widths, time_dim, channels=channels, attention=attention)
+        self.fastest = check_number("fastest", fastest, least=1)
+        self.span = TimeEmbedding(time_dim, fastest=self.fastest)
+        self.embed = TimeEmbedding(time_dim, fastest=self.fastest)
+        self.add_span = nn.Linear(time_dim, time_dim)
+        start_at_zero(self.add_span)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Arguments that build this network again, JSON-ready."""
+        return {**super().config, "fastest": self.fastest}
+
+    def forward(self, x: Tensor, t: Tensor | float, end: Tensor | float | None = None) -> Tensor:  # type: ignore[override]
+        """Average velocity from ``x`` at time t to time ``end``.
+
+        Args:
+            x: images, ``(B, channels, H, W)``.
+            t: times, ``(B,)`` or a scalar.
+            end: later times, ``(B,)`` or a scalar; None for t itself, which gives the velocity at t.
+
+        Returns:
+            ``(x_end - x_t) / (end - t)`` along the flow, the shape of ``x``.
+        """
+        x, t = self._checked(x, t)
+        length = torch.zeros_like(t) if end is None else batch_times(end, x).expand(len(x)) - t
+        return self._decode(x, self.embed(t) + self.add_span(self.span(length)))
 
 
 def _checked_widths(widths: Sequence[int]) -> tuple[int, ...]:

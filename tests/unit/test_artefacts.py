@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fm_book.experiments.base import without_sample
-from fm_book.experiments.losses import optimal_coupling, shaped_times, times_loss
+from fm_book.experiments.losses import shaped_times, times_loss
 from fm_book.experiments.queue import Queue
 from fm_book.experiments.recipes import RECIPES, Preconditioned, Recipe, Recipes
 from fm_book.metrics.artefacts import artefacts
@@ -76,16 +76,6 @@ def test_shaped_times_have_their_distribution() -> None:
     assert abs(torch.logit(normal).std() - 0.9) < 0.008
     mixed = draw(share=0.5, mean=-0.9, scale=0.9).mean()
     assert abs(mixed - (uniform.mean() + normal.mean()) / 2) < 0.004
-
-
-def test_optimal_pairs_cost_no_more_than_any_permutation() -> None:
-    g = torch.Generator().manual_seed(0)
-    x_0, x_1 = torch.randn(6, 1, 2, 2, generator=g), torch.randn(6, 1, 2, 2, generator=g)
-    a, b = optimal_coupling(x_0, x_1)
-    best = (a - b).square().sum()
-    for _ in range(200):
-        assert best <= (x_0 - x_1[torch.randperm(6, generator=g)]).square().sum() + 1e-5
-    assert torch.equal(a.sort(dim=0).values, x_0.sort(dim=0).values)
 
 
 def test_the_loss_at_shaped_times_is_least_for_the_exact_velocity() -> None:

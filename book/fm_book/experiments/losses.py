@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from fm_core.data import dequantize
+from fm_core.few_steps import optimal_coupling
 from fm_core.likelihood import LOGIT_EDGE, LOGIT_SCALE, to_logit
 from fm_core.losses import flow_matching_loss
 from fm_core.solvers import Velocity
 
-__all__ = ["fresh_logit", "likelihood_logit_loss", "logit_loss", "optimal_coupling", "shaped_times", "times_loss"]
+__all__ = ["fresh_logit", "likelihood_logit_loss", "logit_loss", "shaped_times", "times_loss"]
 
 NEAREST = 1e-3  # 1 - t of the last times that the likelihood's loss draws
 
@@ -57,25 +57,11 @@ def times_loss(
         x_1: data, ``(B, ...)``.
         generator: random numbers, on the device of ``x_1``.
         share, mean, scale: as in :func:`shaped_times`.
-        coupled: pair each batch with :func:`optimal_coupling`.
+        coupled: pair each batch with :func:`fm_core.few_steps.optimal_coupling`.
     """
     t = shaped_times(len(x_1), share=share, mean=mean, scale=scale, like=x_1, generator=generator)
     coupling = optimal_coupling if coupled else None
     return flow_matching_loss(velocity, x_1, t=t, coupling=coupling, generator=generator)
-
-
-def optimal_coupling(x_0: Tensor, x_1: Tensor) -> tuple[Tensor, Tensor]:
-    """The pairs of a batch with the least sum of squared distances.
-
-    Args:
-        x_0: noise, ``(B, ...)``.
-        x_1: data, same shape.
-
-    Source: Tong et al. 2024, section 3.2; Pooladian et al. 2023.
-    """
-    cost = torch.cdist(x_0.flatten(1), x_1.flatten(1)).square().cpu().numpy()
-    rows, columns = linear_sum_assignment(cost)
-    return x_0[rows], x_1[columns]
 
 
 def fresh_logit(z: Tensor, generator: torch.Generator | None = None) -> Tensor:
