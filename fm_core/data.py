@@ -161,7 +161,7 @@ def load_sample(split: str = "train", *, device: str | torch.device = "cpu") -> 
 def load_digits(
     split: str = "train", *, root: str | os.PathLike[str] | None = None, device: str | torch.device = "cpu"
 ) -> Digits:
-    """MNIST if it is there or can be downloaded, else the bundled sample; prints one line that says which.
+    """MNIST if it is there or can be downloaded, else the bundled sample, and then one printed line that says so.
 
     Args:
         split: ``"train"`` or ``"test"``.
@@ -174,8 +174,7 @@ def load_digits(
     Damaged files count as not available; a warning names them.
     """
     try:
-        digits = load_mnist(root, split, download=os.environ.get("FM_OFFLINE", "0") in ("", "0"), device=device)
-        print(f"Data: {digits.source}.")
+        return load_mnist(root, split, download=os.environ.get("FM_OFFLINE", "0") in ("", "0"), device=device)
     except (FileNotFoundError, DamagedDataError) as error:
         if isinstance(error, DamagedDataError):
             warnings.warn(str(error), stacklevel=2)
