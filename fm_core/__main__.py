@@ -1,4 +1,4 @@
-"""The command line: ``python -m fm_core train|sample|gif|velocity``, each with ``--help``.
+"""The command line: ``python -m fm_core train|sample|pairs|gif|velocity``, each with ``--help``.
 
 A command is a dataclass whose fields are its options; tyro turns docstrings into the help.
 """
@@ -17,9 +17,10 @@ import torch
 
 from fm_core._checks import check_count, missing_extra
 from fm_core._files import atomic_file
-from fm_core.checkpoints import load_model, load_pretrained, pretrained_names
+from fm_core.checkpoints import load_model, load_pretrained, model_card, pretrained_folder, pretrained_names
 from fm_core.data import load_digits, load_mnist, load_sample
 from fm_core.environment import resolve_device
+from fm_core.few_steps import draw_pairs
 from fm_core.guidance import guided
 from fm_core.models import UNet, build_model
 from fm_core.paths import draw_noise
@@ -27,7 +28,7 @@ from fm_core.solvers import Trajectory, sample, solve, uniform_grid
 from fm_core.tracking import MLflowTracker, NullTracker, load_snapshots, run_name
 from fm_core.training import LABEL_DROPOUT, TrainConfig, train
 
-__all__ = ["Gif", "Sample", "Train", "Velocity", "main", "run_command"]
+__all__ = ["Gif", "Pairs", "Sample", "Train", "Velocity", "main", "run_command"]
 
 Method = Literal["euler", "midpoint", "heun", "rk4", "dopri5"]
 Pacing = Literal["linear", "quadratic", "inverse_quadratic", "logarithmic", "reverse_logarithmic"]
@@ -150,6 +151,37 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """Draw samples and keep them with their noise, to train a straighter flow on them (reflow); a stopped call goes on.
+
+    Attributes:
+        model: name of a published network, such as "residual", or the folder of a run.
+        count: pairs in all.
+        steps: solver steps.
+        method: solver.
+        out: folder of the pairs; runs/pairs if left out.
+        device: "auto", "cpu", "cuda", ...
+    """
+
+    model: str = "residual"
+    count: int = 50_000
+    steps: int = 20
+    method: Method = "euler"
+    out: Path = Path("runs/pairs")
+    device: str = "auto"
+
+    def run(self) -> str:
+        network, device = _network(self.model, self.device), resolve_device(self.device)
+        folder = pretrained_folder(self.model) if self.model in pretrained_names() else Path(self.model)
+        name = f"{self.model} {model_card(folder)['sha256']}"
+        count = draw_pairs(
+            network, self.out, name=name, count=self.count, steps=self.steps, method=self.method, device=device,
+            progress=True,
+        )  # fmt: skip
+        return f"{count:,} pairs of {self.model}, {self.method}, {self.steps} steps: {self.out}"
+
+
+@dataclass(frozen=True)
 class Gif:
     """Draw the same noise with several networks and write the comparison as a GIF, one row a network.
 
@@ -255,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import tyro
     except ImportError as error:
         raise missing_extra("The command line", "cli") from error
-    commands = {"train": Train, "sample": Sample, "gif": Gif, "velocity": Velocity}
+    commands = {"train": Train, "sample": Sample, "pairs": Pairs, "gif": Gif, "velocity": Velocity}
     prog = "python -m fm_core"
     return run_command(prog, lambda: tyro.extras.subcommand_cli_from_dict(commands, prog=prog, args=arguments).run())
 

@@ -43,7 +43,9 @@ class TimeEmbedding(nn.Module):
             raise ValueError(f"time_dim: expected an even number of at least 4, got {time_dim}. 128 is usual.")
         self.omega: Tensor
         self.register_buffer("omega", torch.logspace(0, 3, time_dim // 2), persistent=False)
-        self.slow = None if math.isinf(fastest) else int((self.omega <= fastest).sum())  # features that are used
+        count = time_dim // 2  # of the frequencies, of which those up to ``fastest`` are used
+        slow = math.inf if math.isinf(fastest) else 1 + int((count - 1) * math.log(fastest) / math.log(1000) + 1e-9)
+        self.slow = None if slow >= count else int(slow)
         self.mlp = nn.Sequential(nn.Linear(time_dim, time_dim), nn.GELU(), nn.Linear(time_dim, time_dim), nn.GELU())
 
     def forward(self, t: Tensor) -> Tensor:

@@ -4,13 +4,16 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import fm_core
+from fm_core import load_pretrained, sample
 from fm_core.__main__ import main
+from fm_core.few_steps import load_pairs
 
 
 def in_fresh_python(code):
@@ -59,6 +62,7 @@ def test_every_public_name_loads():
 def test_missing_extra_is_named(package, code, extra):
     caught = f"""
 import sys
+from pathlib import Path
 sys.modules[{package!r}] = None
 try:
     {code.replace("; ", chr(10) + "    ")}
@@ -120,10 +124,32 @@ def test_train_sample_and_gif_from_two_runs(tmp_path, capsys, monkeypatch):
     assert "base U-Net above residual U-Net" in capsys.readouterr().out
 
 
+def test_labels_from_training_to_a_picture(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ["--widths", "8", "--time-dim", "8", "--images", "64", "--batch-size", "32", "--data", "sample"]
+    assert main(["train", *small, "--classes", "10", "--label-dropout", "0.2", "--out", "run", "--no-track"]) == 0
+    asked = ["--labels", "3", "7", "--guidance", "1.5", "--digits", "5", "--steps", "1"]
+    assert main(["sample", "--model", "run", *asked, "--out", "asked.png"]) == 0
+    assert "asked for 3, 7, guidance 1.5" in capsys.readouterr().out
+    assert Path("asked.png").exists()
+
+
+def test_pairs_command_writes_noise_and_samples(tmp_path, capsys):
+    out = tmp_path / "pairs"
+    for _ in range(2):  # the second call finds them there
+        assert main(["pairs", "--count", "3", "--steps", "2", "--out", str(out)]) == 0
+        assert "3 pairs of residual, euler, 2 steps" in capsys.readouterr().out
+    noise, images = load_pairs(out)
+    drawn = sample(load_pretrained("residual"), noise, 2, progress=False)
+    assert (drawn - images).abs().max() < 0.01
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sample", "--model", "nonsense"], "expected one of base, residual or the folder of a run"),
+        (["sample", "--model", "nonsense"], "or the folder of a run"),
+        (["sample", "--labels", "3"], "model: expected one with classes"),
+        (["pairs", "--count", "0"], "count: expected a whole number of at least 1"),
         (["gif", "--runs", "nope", "--tracking-uri", "sqlite:///{tmp}/x.db"], "expected a run in the store"),
         (["train", "--batch-size", "0"], "batch_size: expected a whole number of at least 1"),
         (["sample", "--steps", "0"], "steps"),

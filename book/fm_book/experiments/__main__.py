@@ -12,6 +12,7 @@ from fm_book.experiments.classifier import TrainClassifier
 from fm_book.experiments.compare import Compare
 from fm_book.experiments.density import Density
 from fm_book.experiments.export import Export
+from fm_book.experiments.guidance import Guidance
 from fm_book.experiments.publish import TrainPublished
 from fm_book.experiments.queue import Queue
 from fm_book.experiments.recipes import Recipes
@@ -24,6 +25,7 @@ EXPERIMENTS = {
     "ablation": Ablation,
     "likelihood": Likelihood,
     "density": Density,
+    "guidance": Guidance,
     "recipes": Recipes,
     "queue": Queue,
     "export": Export,

@@ -5,7 +5,13 @@ around any of them. What each one sees, and from which number of samples on, is 
 *Metrics and their blind spots*.
 """
 
-from fm_book.metrics.bootstrap import Estimate, bootstrap_interval, seed_difference, seed_interval
+from fm_book.metrics.bootstrap import (
+    Estimate,
+    bootstrap_interval,
+    proportion_interval,
+    seed_difference,
+    seed_interval,
+)
 from fm_book.metrics.classifier import DigitClassifier, load_classifier, train_classifier
 from fm_book.metrics.distances import (
     Moments,
@@ -50,6 +56,7 @@ __all__ = [
     "moments",
     "nearest_neighbours",
     "precision_recall",
+    "proportion_interval",
     "seed_difference",
     "seed_interval",
     "train_classifier",

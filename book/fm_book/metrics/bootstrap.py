@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fm_core._checks import check_count, check_finite, check_number, check_type, described
 
-__all__ = ["Estimate", "bootstrap_interval", "seed_difference", "seed_interval"]
+__all__ = ["Estimate", "bootstrap_interval", "proportion_interval", "seed_difference", "seed_interval"]
 
 MAX_RESAMPLES = 100_000
 AT_ONCE = 10_000_000  # indices that the resamples hold in memory at a time
@@ -145,6 +145,22 @@ def seed_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
         return Estimate(mean, values=found)
     half = float(stats.t.ppf((1 + level) / 2, len(found) - 1)) * statistics.stdev(found) / math.sqrt(len(found))
     return Estimate(mean, mean - half, mean + half, found)
+
+
+def proportion_interval(hits: Any, level: float = 0.95) -> Estimate:
+    """Share of the true ones, with Wilson's interval, which stays within [0, 1] and has a width at 0 and 1.
+
+    Args:
+        hits: independent yes or no, ``(N,)``, N at least 1.
+        level: coverage, in (0, 1).
+
+    Source: Wilson 1927.
+    """
+    rows = _as_rows(hits).bool()
+    if rows.ndim != 1 or not len(rows):
+        raise ValueError(f"hits: expected one row of yes or no, got {described(hits)}.")
+    found = stats.binomtest(int(rows.sum()), len(rows)).proportion_ci(check_level(level), method="wilson")
+    return Estimate(float(rows.double().mean()), float(found.low), float(found.high))
 
 
 def seed_difference(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Estimate:
