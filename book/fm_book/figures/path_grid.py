@@ -1,4 +1,4 @@
-"""Probability paths of *The flow-matching objective*: conditional above marginal as a figure, digits as a slider."""
+"""Probability paths of *The flow-matching objective*: conditional above marginal, lines through a point, digits."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import numpy as np
 
 from fm_book.figures.common import check_texts, check_width
 from fm_core._checks import check_count, check_number, check_type
-from fm_core.plotting import plot_density, plot_field, plot_paths, to_uint8
+from fm_core.plotting import plot_density, plot_field, plot_particles, plot_paths, to_uint8
 from fm_core.plotting._arrays import ArrayLike, as_array, as_images
 from fm_core.plotting.style import BLUE, CARD, INK, PALE, QUIET, VERMILION, draws_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
 
+    from fm_core import ExactVelocity
     from fm_core.sliders import TimeSlider
 
-__all__ = ["PathView", "draw_path_grid", "path_slider"]
+__all__ = ["PathView", "draw_lines_through", "draw_path_grid", "path_slider"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,32 @@ def draw_path_grid(
     for ax, heading in zip(axes[0], ("trajectories", f"density, t = {t:g}", f"velocity, t = {t:g}"), strict=True):
         ax.set_title(heading, loc="center")
     return figure
+
+
+def draw_lines_through(ax: Axes, field: ExactVelocity, data: Tensor, x: Tensor, t: float) -> None:
+    """Draw the lines from noise to each data point that pass through ``x`` at time t, and their mean velocity.
+
+    The thicker a line, the more probable it is; its future is darker than its past. The arrow is the mean velocity
+    times the remaining time.
+
+    Args:
+        ax: to draw on.
+        field: exact velocity of the data points.
+        data: the data points, ``(K, 2)``.
+        x: the point, ``(2,)``.
+        t: time, in [0, 1).
+    """
+    weights = field.weights(x[None], t)[0].tolist()
+    starts = (x - t * data) / (1 - t)
+    for start, end, weight in zip(starts, data, weights, strict=True):
+        style: dict[str, Any] = {"color": BLUE, "linewidth": 0.5 + 6 * weight, "solid_capstyle": "butt"}
+        for a, b, alpha in ((start, x, 0.1 + 0.2 * weight**0.5), (x, end, 0.3 + 0.5 * weight**0.5)):
+            ax.plot([a[0], b[0]], [a[1], b[1]], "-", alpha=alpha, **style)
+    plot_particles(ax, data, color=VERMILION, size=30)
+    tip = x + (1 - t) * field(x[None], t)[0]
+    shape = {"arrowstyle": "-|>", "color": "black", "lw": 2, "mutation_scale": 16, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", (float(tip[0]), float(tip[1])), (float(x[0]), float(x[1])), arrowprops=shape)
+    plot_particles(ax, x[None], color="black", size=45)
 
 
 def path_slider(x_0: ArrayLike, x_1: ArrayLike, *, alt: str, frames: int = 41, **options: Any) -> TimeSlider:
