@@ -1,4 +1,4 @@
-"""Diagrams of the U-Net, feature maps to scale, and of its blocks."""
+"""Figures of *Two U-Nets*: the network to scale, its blocks, their cost by level, signal and gradient by block."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from fm_book.figures.common import check_texts, check_width
 from fm_core._checks import check_count, check_text, described
-from fm_core.plotting.style import BLUE, CARD, INK, PALE, PINK, QUIET, VERMILION, draws_figure
+from fm_core.plotting.style import BLUE, CARD, INK, PALE, PINK, QUIET, VERMILION, draws_figure, model_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
 
-__all__ = ["INPUT", "TIME", "draw_blocks", "draw_unet"]
+    from fm_core.models import UNet
+
+__all__ = ["INPUT", "TIME", "cost_by_level", "draw_blocks", "draw_costs", "draw_signal", "draw_unet"]
 
 TIME = "+ W e(t)"
 """Step of a block that adds the projected time embedding."""
@@ -113,6 +116,83 @@ def draw_blocks(blocks: Mapping[str, Sequence[str]], *, width: float = 6.4) -> F
         _block(ax, 6.4 * column, name, steps)
     _frame(figure, ax, (-2.9, 6.4 * len(blocks) - 3.2), (-0.86 * longest - 1.05, 1.5), width)
     figure.subplots_adjust(0, 0, 1, 1)
+    return figure
+
+
+def cost_by_level(model: UNet, size: int = 28) -> dict[str, tuple[int, int]]:
+    """Parameters and floating-point operations of each part: ``{"time": (p, f), "level 0": ...}``.
+
+    The middle counts as part of the deepest level, stem and head as part of level 0.
+
+    Args:
+        model: on the processor.
+        size: side of the image, pixels.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    deepest = len(model.widths) - 1
+    parts = {"time": ["embed"]}
+    for level in range(deepest):
+        k = deepest - 1 - level
+        parts[f"level {level}"] = [f"encoder.{level}", f"up.{k}", f"decoder.{k}"]
+    parts.setdefault("level 0", []).extend(["stem", "head"])
+    parts.setdefault(f"level {deepest}", []).extend([f"encoder.{deepest}", "middle", "after_middle"])
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 1, size, size), 0.5)
+    flops = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    costs = {}
+    for part, names in parts.items():
+        parameters = sum(p.numel() for name in names for p in model.get_submodule(name).parameters())
+        costs[part] = parameters, sum(flops.get(f"{type(model).__name__}.{name}", 0) for name in names)
+    return costs
+
+
+def draw_costs(costs: Mapping[str, Mapping[str, tuple[int, int]]]) -> Figure:
+    """Bars of parameters and operations by level.
+
+    Args:
+        costs: ``{network: cost_by_level(network)}``, two of them.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
+    for ax, what, unit in zip(axes, (0, 1), (1e3, 1e6), strict=True):
+        for shift, hatch, (name, cost) in zip((-0.2, 0.2), ("", "//"), costs.items(), strict=True):
+            y = [row + shift for row in range(len(cost))]
+            look = {"color": model_style(name)["color"], "edgecolor": "w", "label": name.title(), "hatch": hatch}
+            ax.barh(y, [c[what] / unit for c in cost.values()], 0.38, **look)
+    levels = list(next(iter(costs.values())))
+    axes[0].set_yticks(range(len(levels)), levels)
+    axes[0].invert_yaxis()
+    axes[0].set(xlabel="parameters (thousands)")
+    axes[1].set(xlabel="operations per image (millions)")
+    axes[0].legend(loc="upper right")
+    return figure
+
+
+def draw_signal(measured: Mapping[str, Tensor], styles: Sequence[dict[str, Any]], blocks: Sequence[str]) -> Figure:
+    """Signal and gradient by block on logarithmic axes: geometric means, bars of one standard deviation over seeds.
+
+    Args:
+        measured: ``{network: (seeds, 2, blocks)}``, standard deviation of the output and norm of its gradient.
+        styles: of the networks.
+        blocks: their names, in the order of the data.
+    """
+    import matplotlib.pyplot as plt
+    import torch
+
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.3))
+    for runs, style in zip(measured.values(), styles, strict=True):
+        for ax, values in zip(axes, runs.unbind(dim=1), strict=True):
+            log = values.log()
+            mean, spread = log.mean(dim=0).exp(), log.std(dim=0).exp()
+            bars = torch.stack([mean - mean / spread, mean * spread - mean])
+            ax.errorbar(range(len(blocks)), mean, bars, **style, capsize=3, marker="o", markersize=4)
+    for ax, label in zip(axes, ("std of the block's output", "norm of ∂loss/∂output"), strict=True):
+        ax.set(xlabel="block", ylabel=label, yscale="log")
+        ax.set_xticks(range(len(blocks)), blocks, rotation=45, ha="right")
+    axes[1].legend(loc="upper center", fontsize=9)
     return figure
 
 
