@@ -19,14 +19,14 @@ from fm_book.figures.common import (
 )
 from fm_core._checks import check_count, check_number, check_text, described
 from fm_core.plotting._arrays import as_array
-from fm_core.plotting.style import BLUE, INK, QUIET, VERMILION, draws_figure, model_style
+from fm_core.plotting.style import GREEN, INK, PINK, QUIET, draws_figure, model_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["contribution_panels", "gradient_maps", "interaction_panels", "rate_panels"]
 
-_LINES = ((BLUE, "-", "o"), (VERMILION, "--", "s"))
+_LINES = ((INK, "-", "o"), (GREEN, "--", "s"))
 
 
 @draws_figure
@@ -38,7 +38,8 @@ def contribution_panels(
 ) -> Figure:
     """What each change does to each metric; for metrics of which less is better.
 
-    The marker is filled where the interval excludes zero, hollow where it contains zero.
+    Green is better and pink is worse. The marker is filled where the interval excludes zero, hollow where it contains
+    zero.
 
     Args:
         groups: ``{heading: {change: {metric: estimate}}}``.
@@ -78,7 +79,7 @@ def contribution_panels(
         ax.axvline(0, color=INK, linewidth=1.2, linestyle="-")
         for position, (_, found) in zip(positions, rows, strict=True):
             side = side_of_zero(found[metric])
-            color = (QUIET, VERMILION, BLUE)[side]
+            color = (QUIET, PINK, GREEN)[side]
             draw_estimate(ax, found[metric], position, seeds_at=position + 0.27, color=color, hollow=not side)
         ax.set(xlabel=label, ylim=(y - 0.6, -0.7))
         ax.margins(x=0.08)
