@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -17,7 +18,8 @@ from tyro.conf import Suppress
 
 from fm_book.experiments.base import Experiment, Run, Splits, train_all
 from fm_book.experiments.losses import times_loss
-from fm_core._files import to_json
+from fm_book.records import RESULTS, write_record
+from fm_core._files import read_json, to_json
 from fm_core.checkpoints import PRETRAINED, load_model, load_pretrained, save_model, write_atomically
 from fm_core.few_steps import mean_flow_loss, mean_flow_network, mean_flow_sample
 from fm_core.losses import flow_matching_loss
@@ -91,7 +93,7 @@ class TrainPublished(Experiment):
     """
 
     name: ClassVar[str] = "train-published"
-    models: tuple[str, ...] = tuple(PUBLISHED)
+    models: tuple[str, ...] = ("base", "residual", "residual-labels")
     images: int | None = None
     networks: Annotated[Mapping[str, Published], Suppress] = field(default_factory=lambda: dict(PUBLISHED))
 
@@ -125,6 +127,12 @@ class TrainPublished(Experiment):
             device=self.device,
             callback=lambda _: lambda *_: None,
         )
+
+    def record(self, values: dict[str, Any]) -> Path:
+        """Write the record; it keeps the networks that this run did not train."""
+        kept = read_json(RESULTS / f"{self.name}.json")
+        networks = {**(kept["networks"] if isinstance(kept, dict) else {}), **values["networks"]}
+        return write_record(self.name, {**values, "networks": networks}, device=self.device)
 
     def evaluate(self, data: Splits) -> dict[str, Any]:
         return {
