@@ -51,7 +51,7 @@ class Guidance(Experiment):
     """
 
     name: ClassVar[str] = "guidance"
-    samples: int = 500
+    samples: int = 250
     seeds: tuple[int, ...] = (0, 1, 2)
     scales: tuple[float, ...] = SCALES
     steps: tuple[int, ...] = STEPS
