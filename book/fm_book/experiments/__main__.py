@@ -12,6 +12,7 @@ from fm_book.experiments.classifier import TrainClassifier
 from fm_book.experiments.compare import Compare
 from fm_book.experiments.density import Density
 from fm_book.experiments.export import Export
+from fm_book.experiments.few_steps import FewSteps
 from fm_book.experiments.guidance import Guidance
 from fm_book.experiments.publish import TrainPublished
 from fm_book.experiments.queue import Queue
@@ -26,6 +27,7 @@ EXPERIMENTS = {
     "likelihood": Likelihood,
     "density": Density,
     "guidance": Guidance,
+    "few-steps": FewSteps,
     "recipes": Recipes,
     "queue": Queue,
     "export": Export,

@@ -20,6 +20,7 @@ from fm_book.experiments.base import Experiment
 from fm_book.experiments.bits import Likelihood
 from fm_book.experiments.compare import Compare
 from fm_book.experiments.density import Density
+from fm_book.experiments.few_steps import FewSteps
 from fm_book.experiments.publish import TrainPublished
 from fm_book.experiments.recipes import Recipes
 
@@ -27,7 +28,7 @@ __all__ = ["Queue"]
 
 
 def _experiments() -> tuple[Experiment, ...]:
-    return Recipes(), Density(), TrainPublished(), Compare(), Ablation(), Likelihood()
+    return Recipes(), Density(), FewSteps(), TrainPublished(), Compare(), Ablation(), Likelihood()
 
 
 @dataclass(frozen=True, kw_only=True)
