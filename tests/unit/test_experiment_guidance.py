@@ -7,7 +7,7 @@ import torch
 
 from fm_book.experiments import guidance
 from fm_book.experiments.guidance import Guidance
-from fm_book.metrics import load_reference, proportion_interval
+from fm_book.metrics import load_reference, proportion_interval, seed_interval
 from fm_core import ResidualUNet, load_sample, save_model
 from fm_core.checkpoints import load_model, model_card
 
@@ -54,6 +54,8 @@ def test_an_interval_of_a_share_stays_within_0_and_1_and_has_a_width():
     all_right = proportion_interval(torch.ones(100, dtype=torch.bool))
     assert all_right.mean == all_right.high == 1
     assert 0.96 < all_right.low < 0.97  # Wilson: 1 / (1 + 1.96² / 100)
+    assert seed_interval([0.9, 1.0, 0.95], within=(0, 1)).high == 1.0
+    assert seed_interval([0.9, 1.0, 0.95]).high > 1
     some = proportion_interval([True] * 30 + [False] * 70)
     assert some.mean == pytest.approx(0.3)
     assert (some.low, some.high) == pytest.approx((0.2189, 0.3958), abs=1e-4)

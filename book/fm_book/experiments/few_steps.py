@@ -187,9 +187,10 @@ def _judged(images: Tensor) -> dict[str, Any]:
 
 def _over_seeds(cells: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the training seeds, with Student's intervals; of a single network without."""
-    found: dict[str, Estimate] = {
-        name: seed_interval([cell[name] for cell in cells]) for name in ("frechet", "precision", "recall")
-    }
+    found: dict[str, Estimate] = {"frechet": seed_interval([cell["frechet"] for cell in cells])}
+    for name in ("precision", "recall"):
+        found[name] = seed_interval([cell[name] for cell in cells], within=(0, 1))
     pieces = [cell["pieces"] for cell in cells]
-    found["pieces"] = Estimate.read(pieces[0]) if len(cells) == 1 else seed_interval([p["mean"] for p in pieces])
+    shares = [share["mean"] for share in pieces]
+    found["pieces"] = Estimate.read(pieces[0]) if len(cells) == 1 else seed_interval(shares, within=(0, 1))
     return {name: estimate.entry() for name, estimate in found.items()}

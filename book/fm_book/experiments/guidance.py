@@ -84,11 +84,11 @@ class Guidance(Experiment):
         key = {"weights": sha, "samples": self.samples, "seeds": list(self.seeds)}
 
         def cell(name: str, **options: Any) -> dict[str, Any]:
-            return cached(self.folder / f"{name}.json", key, lambda: self._cell(**options))
+            return _cut(cached(self.folder / f"{name}.json", key, lambda: self._cell(**options)))
 
         return {
             "weights": sha,
-            "real": cached(self.folder / "real.json", key, lambda: self._real(data)),
+            "real": _cut(cached(self.folder / "real.json", key, lambda: self._real(data))),
             "cells": {
                 f"{scale:g}": {
                     str(steps): cell(f"scale-{scale:g}-steps-{steps}", scale=scale, steps=steps) for steps in self.steps
@@ -182,6 +182,12 @@ def _judged(sets: list[Tensor], asked: Tensor) -> dict[str, Any]:
     shares = {name: proportion_interval(torch.cat(found.pop(name))) for name in ("right", "pieces")}
     estimates: dict[str, Estimate] = shares | {name: seed_interval(values) for name, values in found.items()}
     return {name: estimate.entry() for name, estimate in estimates.items()}
+
+
+def _cut(cell: dict[str, Any]) -> dict[str, Any]:
+    """The cell with intervals of shares that end at 0 and 1."""
+    shares = {name: seed_interval(cell[name]["values"], within=(0, 1)).entry() for name in ("precision", "recall")}
+    return {**cell, **shares}
 
 
 def _variety(seen: Tensor, labels: Tensor) -> float:

@@ -129,12 +129,15 @@ def bootstrap_interval(
     return Estimate(value, value + float(low), value + float(high))
 
 
-def seed_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
+def seed_interval(
+    values: Sequence[float], level: float = 0.95, *, within: tuple[float, float] = (-math.inf, math.inf)
+) -> Estimate:
     """Mean over seeds with Student's interval, ``mean ± t_{n-1} s / √n``; no interval for a single seed.
 
     Args:
         values: one number a seed.
         level: coverage, in (0, 1).
+        within: values that are possible, such as (0, 1) for shares; the interval is cut there.
 
     Raises:
         ValueError: no value, one that is not finite, or a level that is not between 0 and 1.
@@ -144,7 +147,7 @@ def seed_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     if len(found) == 1:
         return Estimate(mean, values=found)
     half = float(stats.t.ppf((1 + level) / 2, len(found) - 1)) * statistics.stdev(found) / math.sqrt(len(found))
-    return Estimate(mean, mean - half, mean + half, found)
+    return Estimate(mean, max(mean - half, within[0]), min(mean + half, within[1]), found)
 
 
 def proportion_interval(hits: Any, level: float = 0.95) -> Estimate:
