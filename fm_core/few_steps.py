@@ -213,8 +213,7 @@ def mean_flow_loss(
     Raises:
         ValueError: no data, a share outside [0, 1], a velocity of another shape than ``x_1``.
 
-    Source: Geng et al. 2025, equations 6 to 11, with time running from noise to data. Explained in the chapter *Digits
-    in a few steps*.
+    Source: Geng et al. 2025, equations 6 to 11, with time running from noise to data.
     """
     check_velocity(velocity)
     check_generator(generator)
