@@ -155,7 +155,7 @@ def test_adaptive_solvers_of_other_libraries_may_step_beyond_the_ends():
         (lambda: BaseUNet((), 16), "widths: expected the channels of 1 to 16 levels"),
         (lambda: BaseUNet((8, 0), 16), "widths: expected a whole number of at least 1, got 0"),
         (lambda: BaseUNet((8,), 15), "time_dim: expected an even number of at least 4, got 15"),
-        (lambda: build_model("resnet"), "name: expected one of 'base', 'residual', got 'resnet'"),
+        (lambda: build_model("resnet"), "name: expected one of 'base', 'residual', 'mean-flow', got 'resnet'"),
         (lambda: build_model("base", evil=1), "an argument of BaseUNet: expected one of 'widths', .*got 'evil'"),
         (lambda: build_model("base", widths=[10**6, 10**6]), "widths: expected squares that add up to 20,000,000"),
         (lambda: build_model("base", widths=8), "widths: expected the channels of 1 to 16 levels, .*got 8"),
