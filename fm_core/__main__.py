@@ -17,7 +17,7 @@ import torch
 
 from fm_core._checks import check_count, missing_extra
 from fm_core._files import atomic_file
-from fm_core.checkpoints import load_model, load_pretrained, model_card, pretrained_folder, pretrained_names
+from fm_core.checkpoints import load_model, model_card, pretrained_folder, pretrained_names
 from fm_core.data import load_digits, load_mnist, load_sample
 from fm_core.environment import resolve_device
 from fm_core.few_steps import draw_pairs
@@ -172,8 +172,7 @@ class Pairs:
 
     def run(self) -> str:
         network, device = _network(self.model, self.device), resolve_device(self.device)
-        folder = pretrained_folder(self.model) if self.model in pretrained_names() else Path(self.model)
-        name = f"{self.model} {model_card(folder)['sha256']}"
+        name = f"{self.model} {model_card(_folder(self.model))['sha256']}"
         count = draw_pairs(
             network, self.out, name=name, count=self.count, steps=self.steps, method=self.method, device=device,
             progress=True,
@@ -318,14 +317,19 @@ def run_command(prog: str, work: Callable[[], str]) -> int:
 
 
 def _network(model: str, device: str) -> UNet:
+    return load_model(_folder(model), resolve_device(device))
+
+
+def _folder(model: str) -> Path:
+    """Folder of a published network or of a run."""
     if model in pretrained_names():
-        return load_pretrained(model, resolve_device(device))
+        return pretrained_folder(model)
     if not (Path(model) / "config.json").is_file():
         raise FileNotFoundError(
             f"model: expected one of {', '.join(pretrained_names())} or the folder of a run with config.json and "
             f"model.safetensors, got {model!r}. `python -m fm_core train --out FOLDER` writes one."
         )
-    return load_model(model, resolve_device(device))
+    return Path(model)
 
 
 def _noise(name: str, count: int, seed: int, device: str) -> torch.Tensor:

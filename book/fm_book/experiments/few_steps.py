@@ -18,9 +18,8 @@ from tyro.conf import Suppress
 
 from fm_book.experiments.base import Experiment, Run, Splits
 from fm_book.experiments.evaluation import BLOCK, cached, paired_noise
-from fm_book.metrics import Estimate, features, frechet_distance, load_reference, precision_recall
+from fm_book.metrics import Estimate, evaluate_samples, proportion_interval, seed_interval
 from fm_book.metrics.artefacts import artefacts
-from fm_book.metrics.bootstrap import proportion_interval, seed_interval
 from fm_core.checkpoints import load_pretrained, pretrained_card
 from fm_core.environment import resolve_device
 from fm_core.few_steps import (
@@ -41,6 +40,7 @@ __all__ = ["METHODS", "FewSteps"]
 METHODS = ("coupled", "reflow", "mean-flow")
 NFES = (1, 2, 4, 8, 16, 32)
 START = "residual"  # the published network that all methods start from
+PART = 1000  # pairs in a file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,26 +100,26 @@ class FewSteps(Experiment):
             device = resolve_device(self.device)
             draw_pairs(
                 self.start().to(device), self.pair_folder, name=name, count=self.pairs, steps=self.pair_steps,
-                device=device,
+                part=PART, device=device,
             )  # fmt: skip
         chosen = self.runs() if runs is None else runs
         super().train(data, {key: run for key, run in chosen.items() if key[0] != "reflow"})
         if reflow := {key: run for key, run in chosen.items() if key[0] == "reflow"}:
-            samples = _pairs(self.pair_folder)[1].to(data[0].images.device)
+            samples = self._coupling().x_1
             unlabelled = torch.zeros(len(samples), dtype=torch.int64, device=samples.device)
             drawn = replace(data[0], images=samples, labels=unlabelled, source="pairs of the flow")
             super().train((drawn, data[1]), reflow)
 
     def evaluate(self, data: Splits) -> dict[str, Any]:
-        sha = pretrained_card(START)["sha256"]
+        sha, device = pretrained_card(START)["sha256"], resolve_device(self.device)
         found: dict[str, Any] = {}
         for method in ("euler", "heun"):
             nfes = [nfe for nfe in self.nfes if nfe % TABLEAUX[method].stages == 0]
-            draw = partial(self._flow, self.start(), method=method)
+            draw = partial(_flow, self.start().to(device), method=method)
             found[method] = {str(nfe): [self._cell(f"{method}-{nfe}", {"weights": sha}, draw, nfe)] for nfe in nfes}
         for (method, _), run in self.runs().items():
-            key, network = {"weights": run.finished().sha256}, run.load(resolve_device(self.device))
-            draw = partial(mean_flow_sample, network) if method == "mean-flow" else partial(self._flow, network)
+            key, network = {"weights": run.finished().sha256}, run.load(device)
+            draw = partial(mean_flow_sample, network) if method == "mean-flow" else partial(_flow, network)
             for nfe in self.nfes:
                 name = f"{run.folder.parent.name}/{run.folder.name}/{nfe}"
                 found.setdefault(method, {}).setdefault(str(nfe), []).append(self._cell(name, key, draw, nfe))
@@ -136,16 +136,15 @@ class FewSteps(Experiment):
         return self.folder / "pairs"
 
     def _has_pairs(self) -> bool:
-        part = 1000  # of draw_pairs
-        return len(list(self.pair_folder.glob("pairs-*.safetensors"))) >= -(-self.pairs // part)
+        return len(list(self.pair_folder.glob("pairs-*.safetensors"))) >= -(-self.pairs // PART)
+
+    def _coupling(self) -> GivenPairs:
+        return _given_pairs(self.pair_folder, resolve_device(self.device))
 
     def _loss(self, method: str) -> Loss:
         if method == "mean-flow":
             return mean_flow_loss
-        if method == "coupled":
-            return partial(flow_matching_loss, coupling=optimal_coupling)
-        device = resolve_device(self.device)
-        return partial(flow_matching_loss, coupling=GivenPairs(*(x.to(device) for x in _pairs(self.pair_folder))))
+        return partial(flow_matching_loss, coupling=optimal_coupling if method == "coupled" else self._coupling())
 
     def _cell(self, name: str, key: dict[str, Any], draw: Callable[..., Tensor], nfe: int = 1) -> dict[str, Any]:
         def measure() -> dict[str, Any]:
@@ -154,9 +153,6 @@ class FewSteps(Experiment):
             return _judged(torch.cat([draw(noise, nfe).cpu() for noise in blocks]))
 
         return cached(self.folder / f"{name}.json", {**key, "samples": self.samples}, measure)
-
-    def _flow(self, network: Any, noise: Tensor, nfe: int, method: str = "euler") -> Tensor:
-        return sample(network, noise, nfe // TABLEAUX[method].stages, method=method, progress=False)
 
     def _real(self, data: Splits) -> dict[str, Any]:
         """Training digits, judged as if they were samples."""
@@ -169,20 +165,20 @@ def _network(start: Callable[[], Any], method: str) -> nn.Module:
     return mean_flow_network(start()) if method == "mean-flow" else start().train()
 
 
+def _flow(network: Any, noise: Tensor, nfe: int, method: str = "euler") -> Tensor:
+    return sample(network, noise, nfe // TABLEAUX[method].stages, method=method, progress=False)
+
+
 @lru_cache(maxsize=1)
-def _pairs(folder: Path) -> tuple[Tensor, Tensor]:
-    return load_pairs(folder)
+def _given_pairs(folder: Path, device: torch.device) -> GivenPairs:
+    """The pairs of a folder, read and sorted once for all runs."""
+    return GivenPairs(*(x.to(device) for x in load_pairs(folder)))
 
 
 def _judged(images: Tensor) -> dict[str, Any]:
-    reference, seen = load_reference(), features(images).cpu()
-    inside = precision_recall(reference.features[: len(seen)], seen)
-    return {
-        "frechet": frechet_distance(seen, reference.moments),
-        "precision": float(inside.fake_inside.double().mean()),
-        "recall": float(inside.real_inside.double().mean()),
-        "pieces": proportion_interval(artefacts(images)["pieces"] > 0).entry(),
-    }
+    card = evaluate_samples(images, resamples=0)
+    values = {name: card[name].mean for name in ("frechet", "precision", "recall")}
+    return {**values, "pieces": proportion_interval(artefacts(images)["pieces"] > 0).entry()}
 
 
 def _over_seeds(cells: list[dict[str, Any]]) -> dict[str, Any]:

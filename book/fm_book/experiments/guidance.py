@@ -7,8 +7,8 @@ of the network's fields against the exact ones of the training set.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -17,9 +17,8 @@ from tyro.conf import Suppress
 
 from fm_book.experiments.base import Experiment, Run, Splits
 from fm_book.experiments.evaluation import BLOCK, cached, paired_noise
-from fm_book.metrics import Estimate, classes, features, frechet_distance, load_reference, precision_recall
+from fm_book.metrics import Estimate, classes, evaluate_samples, features, proportion_interval, seed_interval
 from fm_book.metrics.artefacts import artefacts
-from fm_book.metrics.bootstrap import proportion_interval, seed_interval
 from fm_core import ExactLabelledVelocity, guided, load_pretrained, pretrained_card, sample, straight_path
 from fm_core.environment import resolve_device
 
@@ -55,7 +54,7 @@ class Guidance(Experiment):
     seeds: tuple[int, ...] = (0, 1, 2)
     scales: tuple[float, ...] = SCALES
     steps: tuple[int, ...] = STEPS
-    variants: Annotated[dict[str, dict[str, Any]] | None, Suppress] = None
+    variants: Annotated[Mapping[str, dict[str, Any]], Suppress] = field(default_factory=lambda: dict(VARIANTS))
     variant_scales: tuple[float, ...] = (2.0, 5.0)
     variant_steps: int = 16
     model: Annotated[str, Suppress] = "residual-labels"
@@ -71,7 +70,7 @@ class Guidance(Experiment):
             "seeds": list(self.seeds),
             "scales": list(self.scales),
             "steps": list(self.steps),
-            "variants": {name: {k: _plain(v) for k, v in o.items()} for name, o in self._variants().items()},
+            "variants": dict(self.variants),
             "variant_scales": list(self.variant_scales),
             "variant_steps": self.variant_steps,
             "model": self.model,
@@ -84,11 +83,11 @@ class Guidance(Experiment):
         key = {"weights": sha, "samples": self.samples, "seeds": list(self.seeds)}
 
         def cell(name: str, **options: Any) -> dict[str, Any]:
-            return _cut(cached(self.folder / f"{name}.json", key, lambda: self._cell(**options)))
+            return cached(self.folder / f"{name}.json", key, lambda: self._cell(**options))
 
         return {
             "weights": sha,
-            "real": _cut(cached(self.folder / "real.json", key, lambda: self._real(data))),
+            "real": cached(self.folder / "real.json", key, lambda: self._real(data)),
             "cells": {
                 f"{scale:g}": {
                     str(steps): cell(f"scale-{scale:g}-steps-{steps}", scale=scale, steps=steps) for steps in self.steps
@@ -100,7 +99,7 @@ class Guidance(Experiment):
                     f"{scale:g}": cell(f"{name}-{scale:g}", scale=scale, steps=self.variant_steps, **options)
                     for scale in self.variant_scales
                 }
-                for name, options in self._variants().items()
+                for name, options in self.variants.items()
             },
             "fields": cached(
                 self.folder / "fields.json",
@@ -108,9 +107,6 @@ class Guidance(Experiment):
                 lambda: self._fields(data),
             ),
         }
-
-    def _variants(self) -> dict[str, dict[str, Any]]:
-        return VARIANTS if self.variants is None else self.variants
 
     def _cell(self, *, scale: float, steps: int, **options: Any) -> dict[str, Any]:
         device = resolve_device(self.device)
@@ -164,36 +160,19 @@ class Guidance(Experiment):
 
 def _judged(sets: list[Tensor], asked: Tensor) -> dict[str, Any]:
     """Metrics of one set of digits per seed: intervals over seeds, of shares over all digits."""
-    reference, found = load_reference(), dict[str, list[Any]]()
-    some = reference.features[: len(asked)]
-    for images in sets:
-        seen = features(images).cpu()
-        inside = precision_recall(some, seen)
-        values = {
-            "right": classes(seen) == asked,
-            "pieces": artefacts(images)["pieces"] > 0,
-            "frechet": frechet_distance(seen, reference.moments),
-            "precision": float(inside.fake_inside.double().mean()),
-            "recall": float(inside.real_inside.double().mean()),
-            "variety": _variety(seen, asked),
-        }
-        for name, value in values.items():
-            found.setdefault(name, []).append(value)
-    shares = {name: proportion_interval(torch.cat(found.pop(name))) for name in ("right", "pieces")}
-    estimates: dict[str, Estimate] = shares | {name: seed_interval(values) for name, values in found.items()}
+    cards = [evaluate_samples(images, resamples=0) for images in sets]
+    seen = [features(images).cpu() for images in sets]
+    estimates: dict[str, Estimate] = {
+        "right": proportion_interval(torch.cat([classes(rows) == asked for rows in seen])),
+        "pieces": proportion_interval(torch.cat([artefacts(images)["pieces"] > 0 for images in sets])),
+        "frechet": seed_interval([card["frechet"].mean for card in cards]),
+        "precision": seed_interval([card["precision"].mean for card in cards], within=(0, 1)),
+        "recall": seed_interval([card["recall"].mean for card in cards], within=(0, 1)),
+        "variety": seed_interval([_variety(rows, asked) for rows in seen]),
+    }
     return {name: estimate.entry() for name, estimate in estimates.items()}
-
-
-def _cut(cell: dict[str, Any]) -> dict[str, Any]:
-    """The cell with intervals of shares that end at 0 and 1."""
-    shares = {name: seed_interval(cell[name]["values"], within=(0, 1)).entry() for name in ("precision", "recall")}
-    return {**cell, **shares}
 
 
 def _variety(seen: Tensor, labels: Tensor) -> float:
     """Mean square distance of two digits of one label, in the classifier's features."""
     return float(torch.stack([2 * seen[labels == k].double().var(dim=0).sum() for k in labels.unique()]).mean())
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

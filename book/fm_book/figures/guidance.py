@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from fm_book.metrics import Estimate
-from fm_core.plotting.style import draws_figure
+from fm_core.plotting.style import BLUE, INK, QUIET, VERMILION, draws_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["draw_field_errors", "draw_scales", "measured"]
 
@@ -19,8 +19,7 @@ PANELS = {
     "recall": "recall",
     "variety": "variety within a label",
 }
-COLORS, STYLES = ("#D55E00", "#E69F00", "#0072B2", "#22262B"), (":", "-.", "--", "-")
-
+COLORS, STYLES = (VERMILION, "#E69F00", BLUE, INK), (":", "-.", "--", "-")
 
 MEASURES = {
     "right": ("as asked", ".3f"),
@@ -50,11 +49,13 @@ def draw_scales(record: Mapping[str, Any]) -> Figure:
     Args:
         record: of the experiment ``guidance``.
     """
+    import matplotlib.pyplot as plt
+
     figure, axes = plt.subplots(2, 2, figsize=(8.4, 5.6), sharex=True)
     scales = record["config"]["scales"]
     for ax, (name, title) in zip(axes.flat, PANELS.items(), strict=True):
         real = Estimate.read(record["real"][name])
-        ax.axhline(real.mean, color="#9AA0A6", linewidth=1.2, label="real digits")
+        ax.axhline(real.mean, color=QUIET, linewidth=1.2, label="real digits")
         for steps, color, style in zip(record["config"]["steps"], COLORS, STYLES, strict=False):
             found = [Estimate.read(record["cells"][f"{scale:g}"][str(steps)][name]) for scale in scales]
             ax.plot(scales, [e.mean for e in found], style, color=color, label=f"{steps} steps")
@@ -77,6 +78,8 @@ def draw_field_errors(fields: Mapping[str, Any]) -> Figure:
     Args:
         fields: the entry ``fields`` of the record ``guidance``.
     """
+    import matplotlib.pyplot as plt
+
     figure, ax = plt.subplots(figsize=(5.6, 3.4))
     scales = [name for name in fields if name != "t"]
     for scale, color, style in zip(scales, COLORS[::-1], STYLES[::-1], strict=False):

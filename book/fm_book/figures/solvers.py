@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fm_core import TABLEAUX, solve
-from fm_core.plotting.style import BLUE, GREEN, INK, PINK, QUIET, VERMILION
+from fm_core.plotting.style import BLUE, GREEN, INK, PINK, QUIET, VERMILION, draws_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,6 +27,7 @@ LOOK: dict[str, dict[str, Any]] = {
 """Colour, line and marker of each method, the same in all plots."""
 
 
+@draws_figure
 def draw_stages(velocity: Velocity, exact: Tensor, t: float, h: float) -> Figure:
     """One step of each method of ``TABLEAUX``: points and velocities of its stages, its end and its error.
 

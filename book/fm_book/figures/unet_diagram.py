@@ -148,6 +148,7 @@ def cost_by_level(model: UNet, size: int = 28) -> dict[str, tuple[int, int]]:
     return costs
 
 
+@draws_figure
 def draw_costs(costs: Mapping[str, Mapping[str, tuple[int, int]]]) -> Figure:
     """Bars of parameters and operations by level.
 
@@ -171,6 +172,7 @@ def draw_costs(costs: Mapping[str, Mapping[str, tuple[int, int]]]) -> Figure:
     return figure
 
 
+@draws_figure
 def draw_signal(measured: Mapping[str, Tensor], styles: Sequence[dict[str, Any]], blocks: Sequence[str]) -> Figure:
     """Signal and gradient by block on logarithmic axes: geometric means, bars of one standard deviation over seeds.
 
